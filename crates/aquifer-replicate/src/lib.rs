@@ -1,0 +1,1 @@
+//! Capture, shipping, restore and follow

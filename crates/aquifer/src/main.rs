@@ -1,0 +1,2 @@
+//! The `aquifer` program.
+fn main() {}
