@@ -1,1 +1,26 @@
-//! All that Aquifer knows of SQLite's files: pins, WAL, raw pages. All unsafe code lives here
+//! All that Aquifer knows of SQLite's files. All `unsafe` code of the workspace lives here.
+//!
+//! - [`wal`]: the write-ahead log's bytes: header, frames, checksums. Pure, no SQLite needed.
+//! - [`Handle`]: a connection to a database that others own: read transactions whose place in the WAL is known
+//!   exactly ([`WalPosition`]), raw reads of the database file through SQLite's own descriptor, checkpoints.
+//! - [`PinnedDatabase`]: a database whose WAL is kept from being reset under us.
+//!
+//! # Never a second descriptor
+//! A process that opens and closes the database file or the `-shm` file with a descriptor of its own drops the
+//! POSIX locks that SQLite holds on it in the same process (sqlite.org/howtocorrupt.html, section 2.2). So the
+//! database file is read through [`Handle::read_at`] only, for as long as a [`Handle`] on it may exist. The `-wal`
+//! file carries no locks and is read directly.
+
+mod build;
+mod error;
+mod handle;
+mod pinned;
+pub mod wal;
+
+pub use build::check_build;
+pub use error::Error;
+pub use handle::{Backfill, Handle, WalPosition};
+pub use pinned::{Advance, Continuity, PinnedDatabase};
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

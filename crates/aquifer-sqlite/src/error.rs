@@ -1,0 +1,98 @@
+//! What can go wrong with a database that others own.
+
+use std::path::PathBuf;
+
+use aquifer_format::Pgno;
+
+use crate::wal::WalError;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no database file.
+    #[error("no database at {0}")]
+    Missing(PathBuf),
+
+    /// The file is no SQLite database (or is encrypted).
+    #[error("{0} is not an SQLite database (or is encrypted)")]
+    NotADatabase(PathBuf),
+
+    /// The database uses a rollback journal: there is no WAL to follow.
+    #[error(
+        "{0} uses a rollback journal, and only the WAL can be followed: run with --wal to switch it \
+         (PRAGMA journal_mode=WAL; it stays so, for all its users)"
+    )]
+    NotWal(PathBuf),
+
+    /// Another connection holds what was needed; trying again later may succeed.
+    #[error("{path} is busy: {source}")]
+    Busy {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+
+    /// The WAL does not hold what its index promised.
+    #[error("WAL of {path}: {source}")]
+    Wal {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: WalError,
+    },
+
+    /// Reading the WAL file failed.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+
+    /// SQLite's file layer failed; `code` is its extended result code.
+    #[error("SQLite's file layer failed to {what} {path} (code {code})")]
+    Vfs {
+        /// The database.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// Extended result code.
+        code: i32,
+    },
+
+    /// A page to be written has the wrong size or number.
+    #[error("page {pgno} cannot be written into {path}: {reason}")]
+    BadPage {
+        /// The database.
+        path: PathBuf,
+        /// The page.
+        pgno: Pgno,
+        /// Why.
+        reason: String,
+    },
+
+    /// SQLite was compiled without something that Aquifer needs.
+    #[error(
+        "this program was built with an SQLite that lacks {0}: build it from the workspace, whose \
+         .cargo/config.toml sets LIBSQLITE3_FLAGS"
+    )]
+    Build(&'static str),
+
+    /// Anything else that SQLite said.
+    #[error("{path}: {source}")]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later, without anyone mending anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Error::Busy { .. })
+    }
+}

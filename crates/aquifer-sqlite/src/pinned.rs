@@ -1,0 +1,443 @@
+//! A database that other processes write to, held so that no committed frame can get lost before it is read.
+//!
+//! # The invariant
+//! Between two calls, one read transaction (the *pin*) is open, and everything up to its place in the WAL has been
+//! handed out. A new pin is begun *before* the old one ends, so there is no instant without one. While a pin is held,
+//! SQLite's own locks leave two cases (wal.c, `walRestartLog` and `walCheckpoint`):
+//!
+//! - The pin is on one of read locks 1 to 4: the WAL cannot be reset, since that needs all four exclusively. Frames
+//!   after the pin's place stay where they are. Frames after it are not copied into the database file either, so the
+//!   file and the frames up to the place together are the image at the pin: the *old content* that differences need.
+//! - The pin is on read lock 0: the file held everything when it was taken. The WAL may be reset (once or, while
+//!   empty, several times), but frames written afterwards cannot be copied into the file, since that needs read lock
+//!   0 exclusively, and a WAL with frames that are not copied cannot be reset. So all that follows the pin is in
+//!   frames 1 to n of the WAL that is there when one looks next, and the file still is the image at the pin.
+//!
+//! In both cases what comes after the pin is complete, whatever the salts are. Where a pin was *not* held without a
+//! break (the program was not running), only equal salts and an equal cumulative checksum at the remembered frame
+//! prove it ([`PinnedDatabase::open`]); else [`Continuity::Broken`] says that the pages must be compared.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use aquifer_format::{PageSize, Pgno};
+
+use crate::handle::{Backfill, Handle, WalLock, WalPosition};
+use crate::wal::{FrameReader, WalError, page_offset};
+use crate::{Error, Result};
+
+/// New content of pages is kept in memory up to this many bytes per advance; beyond, it is read again from the WAL.
+const KEEP: usize = 8 << 20;
+
+/// Whether everything since a remembered place in the WAL can be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Continuity {
+    /// The WAL still holds every frame after the remembered place.
+    Proven,
+    /// It cannot be proven: compare the pages.
+    Broken(&'static str),
+}
+
+/// What was committed after the pin, up to another place.
+#[derive(Debug)]
+pub struct Advance {
+    /// The place reached.
+    pub to: WalPosition,
+    /// Pages of the database there.
+    pub pages: u32,
+    /// Transactions committed in between.
+    pub commits: u64,
+    /// Frames read.
+    pub frames: u64,
+    /// The pages in those frames, ascending; each with the number of its newest frame.
+    pub changed: Vec<(Pgno, u32)>,
+    /// Content of changed pages, as far as kept: pgno -> offset in `kept`.
+    slots: HashMap<u32, usize>,
+    kept: Vec<u8>,
+    page_size: PageSize,
+}
+
+/// A database that others write to, with its WAL held.
+#[derive(Debug)]
+pub struct PinnedDatabase {
+    path: PathBuf,
+    page_size: PageSize,
+    handles: [Handle; 2],
+    /// Which of the handles holds the pin.
+    pin: usize,
+    /// Place up to which everything was handed out.
+    at: WalPosition,
+    /// Newest frame of each page up to `at.frame`, in the WAL as it is now.
+    index: HashMap<u32, u32>,
+    wal: Option<File>,
+    identity: FileIdentity,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl FileIdentity {
+    fn of(metadata: &std::fs::Metadata) -> FileIdentity {
+        FileIdentity { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+impl PinnedDatabase {
+    /// Opens and pins a database. With a place that was remembered from earlier, says whether the WAL still continues
+    /// from there: if so, the first [`look`](PinnedDatabase::look) hands out what came after it.
+    pub fn open(path: &Path, remembered: Option<&WalPosition>) -> Result<(PinnedDatabase, Continuity)> {
+        let mut first = Handle::open(path)?;
+        let second = Handle::open(path)?;
+        let identity = FileIdentity::of(&metadata(path)?);
+        let page_size = first.page_size()?;
+        let at = first.begin_read()?;
+        let mut database = PinnedDatabase {
+            path: path.to_owned(),
+            page_size,
+            handles: [first, second],
+            pin: 0,
+            at,
+            index: HashMap::new(),
+            wal: None,
+            identity,
+        };
+        let continuity = database.index_existing(remembered)?;
+        Ok((database, continuity))
+    }
+
+    /// Reads the WAL up to the pin, to know where each page's newest frame is.
+    fn index_existing(&mut self, remembered: Option<&WalPosition>) -> Result<Continuity> {
+        let Some(known) = remembered else {
+            self.index_frames(self.at)?;
+            return Ok(Continuity::Broken("nothing is remembered of its WAL"));
+        };
+        let broken = if known.salts == WalPosition::NO_WAL.salts {
+            Some("there was no WAL to remember")
+        } else if known.salts != self.at.salts {
+            Some("its WAL was reset")
+        } else if known.frame > self.at.frame {
+            Some("its WAL is shorter than it was")
+        } else {
+            None
+        };
+        if let Some(reason) = broken {
+            self.index_frames(self.at)?;
+            return Ok(Continuity::Broken(reason));
+        }
+        let pinned = self.at;
+        match self.index_frames(WalPosition { pages: known.pages, ..*known }) {
+            Ok(()) => {
+                self.at = *known;
+                Ok(Continuity::Proven)
+            }
+            Err(Error::Wal { .. }) => {
+                self.index.clear();
+                self.index_frames(pinned)?;
+                Ok(Continuity::Broken("its WAL holds other frames than it did"))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn index_frames(&mut self, to: WalPosition) -> Result<()> {
+        self.index.clear();
+        if to.frame == 0 {
+            return Ok(());
+        }
+        let mut index = HashMap::new();
+        let wal = open_wal(&mut self.wal, &self.path)?;
+        let mut reader = start(wal, &self.path, to)?;
+        while let Some(frame) = next(&mut reader, to.frame, &self.path)? {
+            index.insert(frame.pgno.get(), frame.number);
+        }
+        prove(&reader, to, &self.path)?;
+        self.index = index;
+        Ok(())
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size of its pages.
+    pub fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
+    /// The place up to which everything was handed out.
+    pub fn position(&self) -> &WalPosition {
+        &self.at
+    }
+
+    /// Pages of the database at the pin.
+    pub fn pages(&self) -> Result<u32> {
+        self.pages_at(&self.at)
+    }
+
+    fn pages_at(&self, position: &WalPosition) -> Result<u32> {
+        if position.pages > 0 {
+            return Ok(position.pages);
+        }
+        Ok(u32::try_from(self.handles[0].file_len()? / u64::from(self.page_size.get())).unwrap_or(u32::MAX))
+    }
+
+    /// Whether the path now names another file than the one that is open: it was replaced or removed, or its WAL was.
+    pub fn was_replaced(&self) -> bool {
+        let same = |path: &Path, identity: FileIdentity| {
+            std::fs::metadata(path).is_ok_and(|m| FileIdentity::of(&m) == identity)
+        };
+        if !same(&self.path, self.identity) {
+            return true;
+        }
+        match self.wal.as_ref().map(File::metadata) {
+            Some(Ok(open)) => !same(&wal_path(&self.path), FileIdentity::of(&open)),
+            Some(Err(_)) => true,
+            None => false,
+        }
+    }
+
+    /// Looks for commits after the pin. Reads and proves their frames, and holds them with a second pin until
+    /// [`accept`](PinnedDatabase::accept) or [`reject`](PinnedDatabase::reject). `None`: there are none.
+    ///
+    /// # Errors
+    /// [`Error::Wal`] where the frames are not what SQLite's index promised: compare the pages.
+    /// [`Error::Busy`]: try again later. After any error the old pin still holds.
+    pub fn look(&mut self) -> Result<Option<Advance>> {
+        let spare = 1 - self.pin;
+        // Left open by an advance that was dropped without a word.
+        self.handles[spare].end_read()?;
+        let to = self.handles[spare].begin_read()?;
+        if to == self.at {
+            // The newer pin may be on read lock 0, which lets the WAL be reset.
+            self.handles[self.pin].end_read()?;
+            self.pin = spare;
+            return Ok(None);
+        }
+        match self.read_to(to) {
+            Ok(advance) => Ok(Some(advance)),
+            Err(e) => {
+                self.handles[spare].end_read()?;
+                Err(e)
+            }
+        }
+    }
+
+    fn read_to(&mut self, to: WalPosition) -> Result<Advance> {
+        let reset = to.salts != self.at.salts;
+        if reset {
+            // Then the pin is on read lock 0 and the database file alone is the image at the pin; the frames that
+            // the index names are being overwritten.
+            self.index.clear();
+        }
+        let mut advance = Advance {
+            to,
+            pages: 0,
+            commits: 0,
+            frames: 0,
+            changed: Vec::new(),
+            slots: HashMap::new(),
+            kept: Vec::new(),
+            page_size: self.page_size,
+        };
+        if to.frame > 0 {
+            let from = if reset { 0 } else { self.at.frame };
+            let wal = open_wal(&mut self.wal, &self.path)?;
+            let mut reader = if from == 0 {
+                start(wal, &self.path, to)?
+            } else {
+                FrameReader::resume(wal, self.page_size, to.big_endian, to.salts, from, self.at.checksum)
+            };
+            let mut newest: HashMap<u32, u32> = HashMap::new();
+            let mut last_commit = (from, 0);
+            while let Some(frame) = next(&mut reader, to.frame, &self.path)? {
+                newest.insert(frame.pgno.get(), frame.number);
+                advance.keep(frame.pgno, frame.page);
+                advance.frames += 1;
+                if frame.commit > 0 {
+                    advance.commits += 1;
+                }
+                last_commit = (frame.number, frame.commit);
+            }
+            prove(&reader, to, &self.path)?;
+            if last_commit.1 != to.pages && last_commit.0 > from {
+                return Err(Error::Wal {
+                    path: self.path.clone(),
+                    source: WalError::Commit { frame: to.frame, expected: to.pages, found: last_commit.1 },
+                });
+            }
+            advance.changed =
+                newest.into_iter().filter_map(|(pgno, frame)| Some((Pgno::new(pgno)?, frame))).collect();
+            advance.changed.sort_unstable();
+        }
+        advance.pages = self.pages_at(&to)?;
+        Ok(advance)
+    }
+
+    /// Content of a page at the pin: before the advance that [`look`](PinnedDatabase::look) found.
+    ///
+    /// After [`open`](PinnedDatabase::open) with an older remembered place it may be newer; whoever needs to be sure
+    /// compares its hash.
+    pub fn read_old(&self, pgno: Pgno, page: &mut [u8]) -> Result<()> {
+        match self.index.get(&pgno.get()) {
+            Some(&frame) => self.read_frame(frame, page),
+            None => self.handles[self.pin].read_page(pgno, page),
+        }
+    }
+
+    /// Content of a page after the advance.
+    pub fn read_new<'a>(&self, advance: &'a Advance, at: usize, page: &'a mut [u8]) -> Result<&'a [u8]> {
+        let (pgno, frame) = advance.changed[at];
+        if let Some(&offset) = advance.slots.get(&pgno.get()) {
+            return Ok(&advance.kept[offset..offset + self.page_size.bytes()]);
+        }
+        self.read_frame(frame, page)?;
+        Ok(page)
+    }
+
+    fn read_frame(&self, frame: u32, page: &mut [u8]) -> Result<()> {
+        let wal = self.wal.as_ref().expect("frames are known only after the WAL was opened");
+        wal.read_exact_at(page, page_offset(self.page_size, frame))
+            .map_err(|source| Error::Io { path: wal_path(&self.path), source })
+    }
+
+    /// Moves the pin to the place that the advance reached: everything in it is now the caller's.
+    #[expect(clippy::needless_pass_by_value, reason = "an advance can be accepted once")]
+    pub fn accept(&mut self, advance: Advance) -> Result<()> {
+        for (pgno, frame) in &advance.changed {
+            self.index.insert(pgno.get(), *frame);
+        }
+        self.at = advance.to;
+        self.handles[self.pin].end_read()?;
+        self.pin = 1 - self.pin;
+        Ok(())
+    }
+
+    /// Leaves the pin where it was.
+    pub fn reject(&mut self) -> Result<()> {
+        self.handles[1 - self.pin].end_read()
+    }
+
+    /// Keeps others from checkpointing, as far as they do it without being told to (SQLite's automatic checkpoints
+    /// are passive and ignore that another one is under way): then it is up to us, and costs the application nothing.
+    pub fn hold_checkpoints(&mut self) -> Result<bool> {
+        self.handles[0].try_lock(WalLock::Checkpoint)
+    }
+
+    /// Lets others checkpoint again.
+    pub fn release_checkpoints(&mut self) {
+        self.handles[0].unlock(WalLock::Checkpoint);
+    }
+
+    /// Copies frames up to the pin into the database file. Blocks nobody. Moves the pin where that lets the WAL be
+    /// reset by the next writer; returns how much is left.
+    pub fn checkpoint(&mut self) -> Result<Backfill> {
+        let held = self.handles[0].holds(WalLock::Checkpoint);
+        self.handles[0].unlock(WalLock::Checkpoint);
+        let spare = 1 - self.pin;
+        self.handles[spare].end_read()?;
+        let done = self.handles[spare].checkpoint();
+        if held {
+            self.handles[0].try_lock(WalLock::Checkpoint)?;
+        }
+        done
+    }
+
+    /// How far the WAL has been copied into the database file.
+    pub fn backfill(&mut self) -> Result<Backfill> {
+        let spare = 1 - self.pin;
+        self.handles[spare].backfill()
+    }
+
+    /// Flushes what checkpoints have written and what the WAL holds, so that the step which completes a checkpoint
+    /// has little left to flush.
+    pub fn sync(&mut self) -> Result<()> {
+        if let Some(wal) = &self.wal {
+            wal.sync_data().map_err(|source| Error::Io { path: wal_path(&self.path), source })?;
+        }
+        self.handles[self.pin].sync_file()
+    }
+
+    /// Keeps writers from beginning until [`thaw`](PinnedDatabase::thaw); false if one is at it.
+    pub fn try_freeze(&mut self) -> Result<bool> {
+        self.handles[0].try_lock(WalLock::Write)
+    }
+
+    /// Lets writers go on.
+    pub fn thaw(&mut self) {
+        self.handles[0].unlock(WalLock::Write);
+    }
+}
+
+impl Advance {
+    /// Whether nothing was written, only the WAL reset.
+    pub fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Bytes of the frames read, with their headers.
+    pub fn wal_bytes(&self) -> u64 {
+        self.frames * (crate::wal::FRAME_HEADER_LEN + self.page_size.bytes()) as u64
+    }
+
+    fn keep(&mut self, pgno: Pgno, page: &[u8]) {
+        if let Some(&offset) = self.slots.get(&pgno.get()) {
+            self.kept[offset..offset + page.len()].copy_from_slice(page);
+        } else if self.kept.len() + page.len() <= KEEP {
+            self.slots.insert(pgno.get(), self.kept.len());
+            self.kept.extend_from_slice(page);
+        }
+    }
+}
+
+/// The path of a database's WAL.
+fn wal_path(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    path.into()
+}
+
+fn metadata(path: &Path) -> Result<std::fs::Metadata> {
+    std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })
+}
+
+/// SQLite keeps no locks on the WAL file, so a descriptor of our own is harmless (see the crate's documentation).
+fn open_wal<'w>(wal: &'w mut Option<File>, database: &Path) -> Result<&'w File> {
+    if wal.is_none() {
+        let path = wal_path(database);
+        *wal = Some(File::open(&path).map_err(|source| Error::Io { path, source })?);
+    }
+    Ok(wal.as_ref().expect("opened above"))
+}
+
+fn start<'f>(wal: &'f File, database: &Path, to: WalPosition) -> Result<FrameReader<'f>> {
+    FrameReader::from_start(wal, to.salts)
+        .map_err(|source| Error::Io { path: wal_path(database), source })?
+        .map_err(|source| Error::Wal { path: database.to_owned(), source })
+}
+
+/// The frames read must end with the cumulative checksum that SQLite's index promised.
+fn prove(reader: &FrameReader<'_>, to: WalPosition, database: &Path) -> Result<()> {
+    if reader.position() == (to.frame, to.checksum) {
+        Ok(())
+    } else {
+        let source = WalError::FrameChecksum { frame: to.frame };
+        Err(Error::Wal { path: database.to_owned(), source })
+    }
+}
+
+fn next<'r>(
+    reader: &'r mut FrameReader<'_>,
+    last: u32,
+    database: &Path,
+) -> Result<Option<crate::wal::Frame<'r>>> {
+    reader
+        .next(last)
+        .map_err(|source| Error::Io { path: wal_path(database), source })?
+        .map_err(|source| Error::Wal { path: database.to_owned(), source })
+}

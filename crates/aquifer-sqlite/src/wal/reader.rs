@@ -1,0 +1,156 @@
+//! Reads frames of a WAL file and proves each of them.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use aquifer_format::{PageSize, Pgno};
+
+use super::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Salts, WalChecksum, WalError, WalHeader};
+
+/// Bytes read at a time. Large enough that the system call does not show, small enough to stay in the cache.
+const CHUNK: usize = 256 << 10;
+
+/// A verified frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// 1-based number in the WAL.
+    pub number: u32,
+    /// The page that it holds.
+    pub pgno: Pgno,
+    /// For the last frame of a transaction the pages of the database after it; 0 in all others.
+    pub commit: u32,
+    /// The page's new content.
+    pub page: &'a [u8],
+}
+
+/// Reads a WAL file from a known frame on, in order, verifying salts and the cumulative checksum.
+#[derive(Debug)]
+pub struct FrameReader<'f> {
+    file: &'f File,
+    page_size: PageSize,
+    big_endian: bool,
+    salts: Salts,
+    /// Number of the last verified frame.
+    frame: u32,
+    /// Cumulative checksum up to it.
+    checksum: WalChecksum,
+    buffer: Vec<u8>,
+    /// Where in `buffer` the next frame starts.
+    at: usize,
+}
+
+impl<'f> FrameReader<'f> {
+    /// Reads the WAL's header, and stands before frame 1.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the header, or [`WalError::Salts`] if it has others than `salts`.
+    pub fn from_start(file: &'f File, salts: Salts) -> io::Result<Result<FrameReader<'f>, WalError>> {
+        let mut bytes = [0; HEADER_LEN];
+        let n = read_up_to(file, &mut bytes, 0)?;
+        if n < HEADER_LEN {
+            return Ok(Err(WalError::Truncated { len: n as u64, part: "its header" }));
+        }
+        let header = match WalHeader::parse(&bytes) {
+            Ok(header) => header,
+            Err(e) => return Ok(Err(e)),
+        };
+        if header.salts != salts {
+            return Ok(Err(WalError::Salts { frame: 0, expected: salts, found: header.salts }));
+        }
+        Ok(Ok(FrameReader {
+            file,
+            page_size: header.page_size,
+            big_endian: header.big_endian,
+            salts,
+            frame: 0,
+            checksum: header.checksum,
+            buffer: Vec::new(),
+            at: 0,
+        }))
+    }
+
+    /// Goes on after frame `frame`, which was verified before and had the cumulative checksum `checksum`.
+    pub fn resume(
+        file: &'f File,
+        page_size: PageSize,
+        big_endian: bool,
+        salts: Salts,
+        frame: u32,
+        checksum: WalChecksum,
+    ) -> FrameReader<'f> {
+        FrameReader { file, page_size, big_endian, salts, frame, checksum, buffer: Vec::new(), at: 0 }
+    }
+
+    /// Number of the last verified frame, and the cumulative checksum up to it.
+    pub fn position(&self) -> (u32, WalChecksum) {
+        (self.frame, self.checksum)
+    }
+
+    /// Whether checksums read big-endian words.
+    pub fn big_endian(&self) -> bool {
+        self.big_endian
+    }
+
+    /// Size of the database's pages.
+    pub fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
+    /// The next frame, at most number `last` (inclusive); `None` when that has been read.
+    pub fn next(&mut self, last: u32) -> io::Result<Result<Option<Frame<'_>>, WalError>> {
+        if self.frame >= last {
+            return Ok(Ok(None));
+        }
+        let len = FRAME_HEADER_LEN + self.page_size.bytes();
+        if self.buffer.len() < self.at + len {
+            let offset = HEADER_LEN as u64 + u64::from(self.frame) * len as u64;
+            let frames = (CHUNK / len).clamp(1, (last - self.frame) as usize);
+            self.buffer.resize(frames * len, 0);
+            let n = read_up_to(self.file, &mut self.buffer, offset)?;
+            self.buffer.truncate(n - n % len);
+            self.at = 0;
+            if self.buffer.is_empty() {
+                return Ok(Err(WalError::Truncated { len: offset + n as u64, part: "a frame" }));
+            }
+        }
+        let number = self.frame + 1;
+        let bytes = &self.buffer[self.at..self.at + len];
+        self.at += len;
+        let (head, page) = bytes.split_at(FRAME_HEADER_LEN);
+        let header = FrameHeader::parse(head.as_array().expect("split at its length"));
+        if header.salts != self.salts {
+            return Ok(Err(WalError::Salts { frame: number, expected: self.salts, found: header.salts }));
+        }
+        let checksum = FrameHeader::continues(self.checksum, bytes, self.big_endian);
+        if checksum != header.checksum {
+            return Ok(Err(WalError::FrameChecksum { frame: number }));
+        }
+        let Some(pgno) = header.pgno else {
+            return Ok(Err(WalError::PageZero { frame: number }));
+        };
+        self.frame = number;
+        self.checksum = checksum;
+        Ok(Ok(Some(Frame { number, pgno, commit: header.commit, page })))
+    }
+}
+
+/// Offset in the WAL file of the page inside a 1-based frame.
+pub fn page_offset(page_size: PageSize, frame: u32) -> u64 {
+    let len = (FRAME_HEADER_LEN + page_size.bytes()) as u64;
+    HEADER_LEN as u64 + u64::from(frame - 1) * len + FRAME_HEADER_LEN as u64
+}
+
+/// Reads until `buffer` is full or the file ends; returns the bytes read.
+fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
