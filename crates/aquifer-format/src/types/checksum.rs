@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::Pgno;
+use super::{PageSize, Pgno};
 
 /// 64-bit hash of (pgno, page bytes): XXH3-64 of the page with its 1-based number as the seed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,6 +16,12 @@ impl PageHash {
     #[inline]
     pub fn of(pgno: Pgno, page: &[u8]) -> PageHash {
         PageHash(xxh3_64_with_seed(page, u64::from(pgno.get())))
+    }
+
+    /// Hash of a page of zeros.
+    pub fn of_zeros(pgno: Pgno, page_size: PageSize) -> PageHash {
+        static ZEROS: [u8; PageSize::MAX.bytes()] = [0; PageSize::MAX.bytes()];
+        PageHash::of(pgno, &ZEROS[..page_size.bytes()])
     }
 
     /// From its number, as stored.

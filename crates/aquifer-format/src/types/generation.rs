@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::{Timestamp, Txid};
 
-/// Largest value of UUIDv7's 48-bit millisecond field.
+/// Largest value of a version 7 UUID's 48-bit millisecond field.
 const MAX_MILLIS: u64 = (1 << 48) - 1;
 
-/// One unbroken history of a database: a UUIDv7 made from *reversed* time, so that the newest sorts first.
+/// One unbroken history of a database: a version 7 UUID made from *reversed* time, so that the newest sorts first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GenerationId(Uuid);
@@ -46,7 +46,9 @@ impl fmt::Display for GenerationId {
 
 /// Not a generation's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no generation (a UUID such as fe6f9e6b-1c2f-7a3b-9d0e-5b1f2a3c4d5e; `aquifer ls NAME` lists them)")]
+#[error(
+    "'{0}' is no generation (a UUID such as fe6f9e6b-1c2f-7a3b-9d0e-5b1f2a3c4d5e; `aquifer ls NAME` lists them)"
+)]
 pub struct ParseGenerationError(String);
 
 impl FromStr for GenerationId {

@@ -44,6 +44,7 @@ impl Pgno {
     }
 
     /// The page after this one.
+    #[must_use]
     pub fn next(self) -> Pgno {
         Pgno(self.0.saturating_add(1))
     }
