@@ -1,1 +1,4 @@
-//! Capture, shipping, restore and follow
+//! Capture, shipping, restore and follow.
+#![forbid(unsafe_code)]
+
+pub mod state;

@@ -1,0 +1,71 @@
+//! Where a replica stands: its revision, and the place in the WAL that belongs to it.
+
+use aquifer_format::{GenerationId, PageSize, Timestamp, Txid, WriterNonce};
+use aquifer_sqlite::WalPosition;
+use aquifer_sqlite::wal::{Salts, WalChecksum};
+
+/// Where a replica stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// The generation that it extends.
+    pub generation: GenerationId,
+    /// The last batch that is durable, or staged on disk.
+    pub txid: Txid,
+    /// Who wrote it: a batch after it that carries this nonce is ours as well.
+    pub writer: WriterNonce,
+    /// Size of the database's pages.
+    pub page_size: PageSize,
+    /// Time of the last commit in it.
+    pub last_commit: Timestamp,
+    /// Everything up to this place in the WAL is in it.
+    pub wal: WalPosition,
+}
+
+/// Bytes of an encoded head.
+pub(super) const LEN: usize = 36 + 8 + 16 + 4 + 8 + 28;
+
+impl Head {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(self.generation.to_string().as_bytes());
+        out.extend_from_slice(&self.txid.get().to_le_bytes());
+        out.extend_from_slice(&self.writer.to_bytes());
+        out.extend_from_slice(&self.page_size.get().to_le_bytes());
+        out.extend_from_slice(&self.last_commit.as_millis().to_le_bytes());
+        out.extend_from_slice(&self.wal.salts.0);
+        for word in [
+            self.wal.frame,
+            self.wal.checksum.s0,
+            self.wal.checksum.s1,
+            u32::from(self.wal.big_endian),
+            self.wal.pages,
+        ] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        debug_assert_eq!(out.len() - start, LEN);
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Head> {
+        let mut rest = bytes.get(..LEN)?;
+        let mut take = |n: usize| {
+            let (head, tail) = rest.split_at(n);
+            rest = tail;
+            head
+        };
+        let generation = std::str::from_utf8(take(36)).ok()?.parse().ok()?;
+        let txid = Txid::new(u64::from_le_bytes(take(8).try_into().ok()?));
+        let writer = WriterNonce::from_bytes(take(16).try_into().ok()?);
+        let page_size = PageSize::new(u32::from_le_bytes(take(4).try_into().ok()?)).ok()?;
+        let last_commit = Timestamp::from_millis(i64::from_le_bytes(take(8).try_into().ok()?));
+        let salts = Salts(take(8).try_into().ok()?);
+        let mut word = || take(4).try_into().ok().map(u32::from_le_bytes);
+        let wal = WalPosition {
+            salts,
+            frame: word()?,
+            checksum: WalChecksum { s0: word()?, s1: word()? },
+            big_endian: word()? != 0,
+            pages: word()?,
+        };
+        Some(Head { generation, txid, writer, page_size, last_commit, wal })
+    }
+}
