@@ -1,7 +1,9 @@
 //! What was encoded is what is decoded.
 
-use aquifer_format::segment::*;
-use aquifer_format::*;
+use aquifer_format::segment::{
+    CompressionLevel, EntryKind, Finished, SegmentBytes, SegmentEncoder, SegmentMeta,
+};
+use aquifer_format::{DbChecksum, PageHash, PageSize, Pgno, Timestamp, Txid, TxidRange, WriterNonce};
 
 const SIZE: PageSize = PageSize::MIN;
 

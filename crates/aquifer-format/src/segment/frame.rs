@@ -1,22 +1,15 @@
 //! Writing a group: entries are collected, then become one frame.
 
 use xxhash_rust::xxh3::xxh3_64;
-use zstd::bulk::Compressor;
 
-use super::{CompressionLevel, EntryKind, GROUP_TARGET, varint};
+use super::{CompressionLevel, EntryKind, GROUP_TARGET, codec, varint};
 use crate::{PageHash, Pgno};
 
 /// Bytes before a frame's hashes.
 pub(super) const FRAME_HEADER_LEN: usize = 32;
 
-pub(super) const CODEC_RAW: u8 = 0;
-pub(super) const CODEC_ZSTD: u8 = 1;
-
 /// Most bytes that an entry takes in the table: a page number with its kind, and a length.
 const TABLE_ENTRY_MAX: usize = 2 * varint::MAX_LEN;
-
-/// Payloads below this never get smaller by zstd's own framing of 9 bytes and more.
-const COMPRESS_FROM: usize = 24;
 
 /// The group that an encoder is filling.
 pub(super) struct GroupWriter {
@@ -27,7 +20,7 @@ pub(super) struct GroupWriter {
     first: u32,
     last: u32,
     entries: u32,
-    compression: Compression,
+    level: CompressionLevel,
 }
 
 impl GroupWriter {
@@ -39,7 +32,7 @@ impl GroupWriter {
             first: 0,
             last: 0,
             entries: 0,
-            compression: Compression { level, compressor: None, compressed: Vec::new(), payload: Vec::new() },
+            level,
         }
     }
 
@@ -79,7 +72,7 @@ impl GroupWriter {
         let raw_len = self.table.len() + data_end;
         out.resize(start + FRAME_HEADER_LEN, 0);
         out.extend_from_slice(&self.hashes);
-        let codec = self.compression.append(&self.table, &self.data[..data_end], out);
+        let codec = codec::append(self.level, &self.table, &self.data[..data_end], out);
         let stored_len = out.len() - start - FRAME_HEADER_LEN - self.hashes.len();
 
         let mut put =
@@ -97,45 +90,5 @@ impl GroupWriter {
         self.hashes.clear();
         self.data.drain(..data_end);
         (self.first, self.last, self.entries) = (0, 0, 0);
-    }
-}
-
-/// One zstd context and its buffers, used for all groups of a segment.
-struct Compression {
-    level: CompressionLevel,
-    /// Made when first needed: many segments of level 0 are too small for it.
-    compressor: Option<Compressor<'static>>,
-    compressed: Vec<u8>,
-    payload: Vec<u8>,
-}
-
-impl Compression {
-    /// Appends `table` and `data` in the form that is smaller, and says which.
-    fn append(&mut self, table: &[u8], data: &[u8], out: &mut Vec<u8>) -> u8 {
-        let raw_len = table.len() + data.len();
-        if self.level != CompressionLevel::NONE && raw_len >= COMPRESS_FROM && self.compress(table, data) {
-            out.extend_from_slice(&self.compressed);
-            CODEC_ZSTD
-        } else {
-            out.extend_from_slice(table);
-            out.extend_from_slice(data);
-            CODEC_RAW
-        }
-    }
-
-    /// Whether `compressed` now holds something smaller. zstd fails only for want of memory: then it does not.
-    fn compress(&mut self, table: &[u8], data: &[u8]) -> bool {
-        if self.compressor.is_none() {
-            self.compressor = Compressor::new(self.level.get()).ok();
-        }
-        let Some(compressor) = &mut self.compressor else { return false };
-        self.payload.clear();
-        self.payload.extend_from_slice(table);
-        self.payload.extend_from_slice(data);
-        self.compressed.clear();
-        self.compressed.reserve(zstd::zstd_safe::compress_bound(self.payload.len()));
-        compressor
-            .compress_to_buffer(&self.payload, &mut self.compressed)
-            .is_ok_and(|len| len < self.payload.len())
     }
 }

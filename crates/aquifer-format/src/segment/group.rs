@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
-use zstd::bulk::Decompressor;
 
 use super::error::Expected::{AtLeast, AtMost, Exactly};
 use super::error::{Damage, FormatError, Part, check, wrong};
-use super::frame::{CODEC_RAW, CODEC_ZSTD, FRAME_HEADER_LEN};
+use super::frame::FRAME_HEADER_LEN;
 use super::runs::Runs;
-use super::{Entry, EntryKind, GroupRef, MAX_GROUP, varint};
+use super::{Entry, EntryKind, GroupRef, MAX_GROUP, codec, varint};
 use crate::{PageHash, PageSize, Pgno};
 
 /// A decoded group: every byte verified, every run known to stay inside its page.
@@ -30,17 +29,10 @@ struct Located {
     kind: EntryKind,
 }
 
-/// What decoding groups needs again and again: a zstd context, and the buffers of groups no longer needed.
-#[derive(Default)]
+/// The buffers of groups no longer needed, for those to come.
+#[derive(Debug, Default)]
 pub struct GroupScratch {
-    decompressor: Option<Decompressor<'static>>,
     spare: Vec<(Vec<Located>, Vec<u8>)>,
-}
-
-impl std::fmt::Debug for GroupScratch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GroupScratch").field("spare", &self.spare.len()).finish_non_exhaustive()
-    }
 }
 
 impl GroupScratch {
@@ -85,7 +77,7 @@ impl Group {
         entries.clear();
         payload.clear();
         let hashes_end = FRAME_HEADER_LEN + 8 * header.entries as usize;
-        header.unpack(&frame[hashes_end..], part, scratch, &mut payload)?;
+        header.unpack(&frame[hashes_end..], part, &mut payload)?;
         let hashes = &frame[FRAME_HEADER_LEN..hashes_end];
         header.read_table(&payload, hashes, part, page_size, &mut entries)?;
         for located in &entries {
@@ -182,33 +174,22 @@ impl FrameHeader {
             return Err(wrong(part, "a page", "any but the lock-byte page", u64::from(lock_page)));
         }
         match self.codec {
-            CODEC_RAW => {
+            codec::RAW => {
                 check(part, "stored length", Exactly(u64::from(self.raw_len)), u64::from(self.stored_len))
             }
-            CODEC_ZSTD => Ok(()),
+            codec::ZSTD => Ok(()),
             other => Err(wrong(part, "codec", "0 (raw) or 1 (zstd)", u64::from(other))),
         }
     }
 
     /// Fills the empty `payload` from the stored bytes.
-    fn unpack(
-        &self,
-        stored: &[u8],
-        part: Part,
-        scratch: &mut GroupScratch,
-        payload: &mut Vec<u8>,
-    ) -> Result<(), FormatError> {
-        if self.codec == CODEC_RAW {
+    fn unpack(&self, stored: &[u8], part: Part, payload: &mut Vec<u8>) -> Result<(), FormatError> {
+        if self.codec == codec::RAW {
             payload.extend_from_slice(stored);
             return Ok(());
         }
-        let zstd = |e: std::io::Error| FormatError::Damaged { part, damage: Damage::Zstd(e.to_string()) };
-        let decompressor = match &mut scratch.decompressor {
-            Some(decompressor) => decompressor,
-            none => none.insert(Decompressor::new().map_err(zstd)?),
-        };
-        payload.reserve_exact(self.raw_len as usize);
-        decompressor.decompress_to_buffer(stored, payload).map_err(zstd)?;
+        codec::decompress(stored, self.raw_len as usize, payload)
+            .map_err(|e| FormatError::Damaged { part, damage: Damage::Zstd(e.to_string()) })?;
         check(part, "decompressed length", Exactly(u64::from(self.raw_len)), payload.len() as u64)
     }
 

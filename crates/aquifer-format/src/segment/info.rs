@@ -41,10 +41,6 @@ impl SegmentInfo {
         let mut encoded = Vec::new();
         index.encode(&mut encoded);
         trailer.index_len = encoded.len() as u64;
-        trailer.index_offset = match trailer.form {
-            Form::InObject => trailer.groups_end,
-            Form::External => HEADER_LEN as u64,
-        };
         SegmentInfo { trailer, index }
     }
 
@@ -66,8 +62,8 @@ impl SegmentInfo {
         let Some(trailer_bytes) = suffix.last_chunk::<{ Trailer::LEN }>() else {
             return Err(OpenError::NeedMore { suffix_len: object_len.min(SegmentInfo::SUFFIX_LEN) });
         };
-        let (_, index_len) = Trailer::locate_index(trailer_bytes, object_len)?;
-        // `locate_index` has checked that the sum does not exceed the object.
+        let index_len = Trailer::index_len(trailer_bytes, object_len)?;
+        // Checked: the sum does not exceed the object.
         let end_len = index_len + Trailer::LEN as u64;
         if end_len > suffix.len() as u64 {
             return Err(OpenError::NeedMore { suffix_len: end_len });
@@ -80,7 +76,7 @@ impl SegmentInfo {
             let damage = Damage::Checksum { expected, found };
             return Err(FormatError::Damaged { part: Part::IndexAndTrailer, damage }.into());
         }
-        let trailer = Trailer::parse(trailer_bytes)?;
+        let trailer = Trailer::parse(trailer_bytes, object_len)?;
         let index = &end[..index_len as usize];
         let index = Index::parse(index, trailer.group_count, trailer.groups_end, trailer.meta.size_after)?;
         if whole {
@@ -126,11 +122,11 @@ impl SegmentInfo {
 
     /// Bytes of all objects of the segment.
     pub fn stored_len(&self) -> u64 {
-        let end = self.trailer.index_len + Trailer::LEN as u64;
-        match self.trailer.form {
-            Form::InObject => self.trailer.groups_end + end,
-            Form::External => self.trailer.groups_end + HEADER_LEN as u64 + end,
-        }
+        let companion = match self.trailer.form {
+            Form::InObject => 0,
+            Form::External => self.trailer.groups_end,
+        };
+        companion + self.trailer.index_offset() + self.trailer.index_len + Trailer::LEN as u64
     }
 
     /// The object that publishes a segment whose in-object form exists already, say in a staging file: the

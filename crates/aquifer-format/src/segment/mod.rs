@@ -10,6 +10,7 @@
 //! - [`PageFold`]: the algebra that compaction and restore stand on.
 
 mod bytes;
+mod codec;
 mod diff;
 mod encoder;
 mod entry;

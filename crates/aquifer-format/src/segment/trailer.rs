@@ -1,4 +1,4 @@
-//! The last 160 bytes of a segment.
+//! The last 128 bytes of a segment.
 
 use super::error::Expected::{AtLeast, AtMost, Exactly};
 use super::error::{Damage, FormatError, Part, check, wrong};
@@ -59,15 +59,13 @@ pub struct Trailer {
     pub group_count: u32,
     /// Offset of the byte after the last group, in the object that holds the groups.
     pub groups_end: u64,
-    /// Offset of the index in this object.
-    pub index_offset: u64,
     /// Bytes of the index.
     pub index_len: u64,
 }
 
 impl Trailer {
     /// Bytes of a trailer.
-    pub const LEN: usize = 160;
+    pub const LEN: usize = 128;
     /// Bytes at its end that are the checksum of index and trailer.
     pub(super) const CHECKSUM_LEN: usize = 8;
 
@@ -92,48 +90,49 @@ impl Trailer {
         put(72, &meta.size_before.to_le_bytes());
         put(76, &meta.size_after.to_le_bytes());
         put(80, &self.groups_end.to_le_bytes());
-        put(88, &self.index_offset.to_le_bytes());
-        put(96, &self.index_len.to_le_bytes());
-        put(104, &self.group_count.to_le_bytes());
-        put(108, &self.entries.to_le_bytes());
-        put(112, &self.images.to_le_bytes());
-        put(136, &[VERSION, meta.page_size.log2(), self.form.flags()]);
-        put(144, &MAGIC);
+        put(88, &self.index_len.to_le_bytes());
+        put(96, &self.group_count.to_le_bytes());
+        put(100, &self.entries.to_le_bytes());
+        put(104, &self.images.to_le_bytes());
+        put(108, &[VERSION, meta.page_size.log2(), self.form.flags(), 0]);
+        put(112, &MAGIC);
         bytes
     }
 
-    /// Checks magic and version, and where the index is, so that it can be fetched: offset and length.
-    pub(super) fn locate_index(
-        bytes: &[u8; Trailer::LEN],
-        object_len: u64,
-    ) -> Result<(u64, u64), FormatError> {
+    /// Offset of the index in its object.
+    pub fn index_offset(&self) -> u64 {
+        match self.form {
+            Form::InObject => self.groups_end,
+            Form::External => HEADER_LEN as u64,
+        }
+    }
+
+    /// Checks magic and version, and says how long the index is, so that it can be fetched: it ends where the
+    /// trailer starts, and fits into the object.
+    pub(super) fn index_len(bytes: &[u8; Trailer::LEN], object_len: u64) -> Result<u64, FormatError> {
         let part = Part::Trailer;
-        let found = field(bytes, 144);
+        let found = field(bytes, 112);
         if found != MAGIC {
             return Err(FormatError::Damaged { part, damage: Damage::Magic { expected: MAGIC, found } });
         }
-        if bytes[136] != VERSION {
-            return Err(FormatError::UnsupportedVersion { part, found: bytes[136], supported: VERSION });
+        if bytes[108] != VERSION {
+            return Err(FormatError::UnsupportedVersion { part, found: bytes[108], supported: VERSION });
         }
-        let index_offset = u64::from_le_bytes(field(bytes, 88));
-        let index_len = u64::from_le_bytes(field(bytes, 96));
-        check(part, "offset of the index", AtLeast(HEADER_LEN as u64), index_offset)?;
-        let end = index_offset.saturating_add(index_len).saturating_add(Trailer::LEN as u64);
-        check(part, "length of the object by its trailer", Exactly(object_len), end)?;
-        Ok((index_offset, index_len))
+        let index_len = u64::from_le_bytes(field(bytes, 88));
+        let most = object_len.saturating_sub((HEADER_LEN + Trailer::LEN) as u64);
+        check(part, "length of the index", AtMost(most), index_len)?;
+        Ok(index_len)
     }
 
-    /// Reads a trailer whose checksum was verified.
-    pub(super) fn parse(bytes: &[u8; Trailer::LEN]) -> Result<Trailer, FormatError> {
+    /// Reads a trailer whose checksum was verified, of an object of `object_len` bytes.
+    pub(super) fn parse(bytes: &[u8; Trailer::LEN], object_len: u64) -> Result<Trailer, FormatError> {
         let part = Part::Trailer;
         let long = |at| u64::from_le_bytes(field(bytes, at));
         let int = |at| u32::from_le_bytes(field(bytes, at));
-        let page_size = PageSize::from_log2(bytes[137])
-            .map_err(|_| wrong(part, "page size (log2)", "9 to 16", u64::from(bytes[137])))?;
-        let form = Form::from_flags(bytes[138], part)?;
-        for &byte in bytes[116..136].iter().chain(&bytes[139..144]) {
-            check(part, "reserved byte", Exactly(0), u64::from(byte))?;
-        }
+        let page_size = PageSize::from_log2(bytes[109])
+            .map_err(|_| wrong(part, "page size (log2)", "9 to 16", u64::from(bytes[109])))?;
+        let form = Form::from_flags(bytes[110], part)?;
+        check(part, "reserved byte", Exactly(0), u64::from(bytes[111]))?;
         let range = TxidRange::new(Txid::new(long(0)), Txid::new(long(8)))
             .ok_or_else(|| wrong(part, "last txid", "the first, which is at least 1, or more", long(8)))?;
         let trailer = Trailer {
@@ -150,12 +149,11 @@ impl Trailer {
                 writer: WriterNonce::from_bytes(field(bytes, 40)),
             },
             form,
-            entries: int(108),
-            images: int(112),
-            group_count: int(104),
+            entries: int(100),
+            images: int(104),
+            group_count: int(96),
             groups_end: long(80),
-            index_offset: long(88),
-            index_len: long(96),
+            index_len: long(88),
         };
         let pages = trailer.meta.stored_pages_after();
         check(part, "number of entries", AtMost(u64::from(pages)), u64::from(trailer.entries))?;
@@ -164,11 +162,10 @@ impl Trailer {
         if trailer.entries > 0 {
             check(part, "number of groups", AtLeast(1), u64::from(trailer.group_count))?;
         }
-        let index_offset = match form {
-            Form::InObject => trailer.groups_end,
-            Form::External => HEADER_LEN as u64,
-        };
-        check(part, "offset of the index", Exactly(index_offset), trailer.index_offset)?;
+        check(part, "end of the groups", AtLeast(HEADER_LEN as u64), trailer.groups_end)?;
+        let end =
+            trailer.index_offset().saturating_add(trailer.index_len).saturating_add(Trailer::LEN as u64);
+        check(part, "length of the object by its trailer", Exactly(object_len), end)?;
         Ok(trailer)
     }
 

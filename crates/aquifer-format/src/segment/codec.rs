@@ -1,0 +1,83 @@
+//! How a group's payload is stored: as it is, or compressed with zstd.
+//!
+//! zstd's contexts take some hundred kilobytes and ten microseconds to make, as long as encoding a small
+//! segment. So there is one per thread, whatever the number of segments and databases.
+
+use std::cell::RefCell;
+
+use zstd::bulk::{Compressor, Decompressor};
+
+use super::CompressionLevel;
+
+pub(super) const RAW: u8 = 0;
+pub(super) const ZSTD: u8 = 1;
+
+/// Payloads below this are stored as they are: what changes in a small transaction hardly gets smaller.
+const COMPRESS_FROM: usize = 256;
+
+#[derive(Default)]
+struct Contexts {
+    /// The level that the compressor was made for, and it.
+    compressor: Option<(CompressionLevel, Compressor<'static>)>,
+    decompressor: Option<Decompressor<'static>>,
+    payload: Vec<u8>,
+    compressed: Vec<u8>,
+}
+
+thread_local! {
+    static CONTEXTS: RefCell<Contexts> = RefCell::default();
+}
+
+/// Appends `table` and `data` in the form that is smaller, and says which.
+pub(super) fn append(level: CompressionLevel, table: &[u8], data: &[u8], out: &mut Vec<u8>) -> u8 {
+    let smaller = level != CompressionLevel::NONE
+        && table.len() + data.len() >= COMPRESS_FROM
+        && CONTEXTS.with_borrow_mut(|contexts| contexts.append_compressed(level, table, data, out));
+    if smaller {
+        return ZSTD;
+    }
+    out.extend_from_slice(table);
+    out.extend_from_slice(data);
+    RAW
+}
+
+/// Decompresses `stored` into the empty `payload`, which is not grown beyond `len` bytes.
+pub(super) fn decompress(stored: &[u8], len: usize, payload: &mut Vec<u8>) -> std::io::Result<()> {
+    CONTEXTS.with_borrow_mut(|contexts| {
+        let decompressor = match &mut contexts.decompressor {
+            Some(decompressor) => decompressor,
+            none => none.insert(Decompressor::new()?),
+        };
+        payload.reserve_exact(len);
+        decompressor.decompress_to_buffer(stored, payload)?;
+        Ok(())
+    })
+}
+
+impl Contexts {
+    /// Whether it was appended, because it is smaller. zstd fails only for want of memory: then it is not.
+    fn append_compressed(
+        &mut self,
+        level: CompressionLevel,
+        table: &[u8],
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if self.compressor.as_ref().is_none_or(|(made_for, _)| *made_for != level) {
+            self.compressor = Compressor::new(level.get()).ok().map(|compressor| (level, compressor));
+        }
+        let Some((_, compressor)) = &mut self.compressor else { return false };
+        self.payload.clear();
+        self.payload.extend_from_slice(table);
+        self.payload.extend_from_slice(data);
+        self.compressed.clear();
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(self.payload.len()));
+        let smaller = compressor
+            .compress_to_buffer(&self.payload, &mut self.compressed)
+            .is_ok_and(|len| len < self.payload.len());
+        if smaller {
+            out.extend_from_slice(&self.compressed);
+        }
+        smaller
+    }
+}
