@@ -17,7 +17,7 @@ const COMPRESS_FROM: usize = 256;
 
 #[derive(Default)]
 struct Contexts {
-    /// The level that the compressor was made for, and it.
+    /// The compressor and the level that it is set to.
     compressor: Option<(CompressionLevel, Compressor<'static>)>,
     decompressor: Option<Decompressor<'static>>,
     payload: Vec<u8>,
@@ -63,10 +63,16 @@ impl Contexts {
         data: &[u8],
         out: &mut Vec<u8>,
     ) -> bool {
-        if self.compressor.as_ref().is_none_or(|(made_for, _)| *made_for != level) {
+        if self.compressor.is_none() {
             self.compressor = Compressor::new(level.get()).ok().map(|compressor| (level, compressor));
         }
-        let Some((_, compressor)) = &mut self.compressor else { return false };
+        let Some((set_to, compressor)) = &mut self.compressor else { return false };
+        if *set_to != level {
+            if compressor.set_compression_level(level.get()).is_err() {
+                return false;
+            }
+            *set_to = level;
+        }
         self.payload.clear();
         self.payload.extend_from_slice(table);
         self.payload.extend_from_slice(data);

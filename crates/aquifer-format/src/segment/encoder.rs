@@ -1,6 +1,6 @@
 //! Writing a segment as a stream.
 
-use super::diff::{encode_delta, encode_difference, encode_image};
+use super::diff::{encode_delta, encode_image};
 use super::fold::Folded;
 use super::frame::GroupWriter;
 use super::header::{Form, header};
@@ -186,7 +186,7 @@ impl SegmentEncoder {
             EntryKind::Delta => {
                 if self.begin(pgno, folded.page) {
                     let start = self.group.data.len();
-                    encode_difference(folded.page, &mut self.group.data);
+                    encode_delta(self.page_size.zero_page(), folded.page, &mut self.group.data);
                     self.add(pgno, EntryKind::Delta, folded.hash, start);
                 }
             }

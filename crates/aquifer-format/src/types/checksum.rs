@@ -20,8 +20,7 @@ impl PageHash {
 
     /// Hash of a page of zeros.
     pub fn of_zeros(pgno: Pgno, page_size: PageSize) -> PageHash {
-        static ZEROS: [u8; PageSize::MAX.bytes()] = [0; PageSize::MAX.bytes()];
-        PageHash::of(pgno, &ZEROS[..page_size.bytes()])
+        PageHash::of(pgno, page_size.zero_page())
     }
 
     /// From its number, as stored.

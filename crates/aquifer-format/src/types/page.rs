@@ -114,6 +114,12 @@ impl PageSize {
         (pgno.get() as u64 - 1) * self.0 as u64
     }
 
+    /// A page of zeros.
+    pub fn zero_page(self) -> &'static [u8] {
+        static ZEROS: [u8; PageSize::MAX.bytes()] = [0; PageSize::MAX.bytes()];
+        &ZEROS[..self.bytes()]
+    }
+
     /// The page that holds SQLite's lock byte: never stored, zeros in a restored file.
     pub const fn lock_page(self) -> Pgno {
         match Pgno::new((LOCK_BYTE / self.0 as u64) as u32 + 1) {
