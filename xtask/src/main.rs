@@ -1,2 +1,35 @@
-//! Project tasks.
-fn main() {}
+//! The project's own tasks: `cargo xtask <task>`, built with optimisations.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod workload;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Aquifer's own tasks", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Makes realistic databases and runs transactions against them; same seed, same bytes.
+    #[command(subcommand)]
+    Workload(workload::Command),
+}
+
+fn main() -> ExitCode {
+    let done: Result<(), Box<dyn Error>> = match Cli::parse().task {
+        Task::Workload(command) => workload::run(&command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

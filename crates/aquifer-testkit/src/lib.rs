@@ -1,1 +1,2 @@
 //! What Aquifer's own tests and benches use: a fault store, an S3 server, workload generators, a model
+pub mod workload;
