@@ -1,2 +1,3 @@
 //! What Aquifer's own tests and benches use: a fault store, an S3 server, workload generators, a model
+pub mod app;
 pub mod workload;
