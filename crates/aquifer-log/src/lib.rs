@@ -1,1 +1,24 @@
-//! The log of a database in an object store: layout, commit protocol, plan, compaction, retention, verify
+//! The log of a database in an object store: layout, commit protocol, plan, compaction, retention, verify.
+//!
+//! - [`store`]: object stores, and the put-if-absent that the commit protocol rests on;
+//! - [`layout`]: which object is what;
+//! - [`DatabaseStore`]: a database's generations and segments, and how a writer extends them;
+//! - [`SegmentHandle`]: reading of a segment only what is wanted.
+
+mod database;
+mod error;
+mod generation;
+pub mod layout;
+mod name;
+mod owner;
+mod segment_io;
+pub mod store;
+
+pub use database::{DatabaseStore, Generation, ListedSegment, Shipped};
+pub use error::LogError;
+pub use generation::GenerationRecord;
+pub use layout::{Level, SegmentKey};
+pub use name::{DatabaseName, DatabaseNameError};
+pub use owner::{OwnerRecord, ServerRecord};
+pub use segment_io::{FetchedGroups, SegmentHandle};
+pub use store::{Store, StoreError, StoreUrl};

@@ -1,0 +1,95 @@
+//! What can go wrong with a log, by what a caller does about it.
+
+use aquifer_format::TxidRange;
+use aquifer_format::segment::FormatError;
+
+use crate::store::{Key, StoreError};
+
+/// Reading or writing a log failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The store failed; the error says whether to try again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+
+    /// An object's bytes are not those that were written, or of a format that this program does not read.
+    #[error("{url}: segment '{key}': {source}")]
+    Segment {
+        /// The store.
+        url: String,
+        /// The object.
+        key: Key,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+
+    /// A segment lies under a name that says other txids than it says itself: objects were renamed or copied.
+    #[error(
+        "{url}: segment '{key}' holds txids {found}, not those that its name says: it was renamed or copied here"
+    )]
+    Misplaced {
+        /// The store.
+        url: String,
+        /// The object.
+        key: Key,
+        /// The txids that it holds.
+        found: TxidRange,
+    },
+
+    /// A record (JSON) cannot be read.
+    #[error("{url}: record '{key}' cannot be read: {reason}")]
+    Record {
+        /// The store.
+        url: String,
+        /// The object.
+        key: Key,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A record is of a newer format.
+    #[error(
+        "{url}: record '{key}' is of format version {found}, this program reads up to {supported}: use a newer one"
+    )]
+    RecordVersion {
+        /// The store.
+        url: String,
+        /// The object.
+        key: Key,
+        /// Its version.
+        found: u32,
+        /// The newest version that this program reads.
+        supported: u32,
+    },
+
+    /// A name that must be free is taken by an object of someone else.
+    #[error("{url}: '{key}' exists already and is not ours")]
+    Taken {
+        /// The store.
+        url: String,
+        /// The object.
+        key: Key,
+    },
+
+    /// What a caller staged for upload could not be read.
+    #[error("cannot read the staged segment for '{key}': {source}")]
+    Staged {
+        /// The object that it was to become.
+        key: Key,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl LogError {
+    /// Whether the same call may succeed later without anybody changing a setting.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, LogError::Store(e) if e.is_transient())
+    }
+
+    /// Whether there simply is no such object.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, LogError::Store(e) if e.is_not_found())
+    }
+}

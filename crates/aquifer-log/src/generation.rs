@@ -1,0 +1,138 @@
+//! A generation's record: what is known of a history before its first segment.
+
+use aquifer_format::{PageSize, Revision, Timestamp, WriterNonce};
+use serde::{Deserialize, Serialize};
+
+use crate::error::LogError;
+use crate::store::{Key, Store};
+
+/// What `generation.json` holds. Written once, when the generation begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationRecord {
+    /// Version of the store's layout. Set by [`GenerationRecord::new`].
+    pub version: u32,
+    /// What the history continues, if anything: its first segment then builds on that revision's content.
+    pub parent: Option<Revision>,
+    /// Size of the database's pages, the same for the whole generation.
+    pub page_size: PageSize,
+    /// When it began, by the clock of the host.
+    pub created_at: Timestamp,
+    /// Name of the machine that began it.
+    pub host: String,
+    /// Path of the database file there.
+    pub source: String,
+    /// The program that began it, with its version.
+    pub program: String,
+    /// Who began it.
+    pub writer: WriterNonce,
+}
+
+/// The part that says whether the rest can be understood.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+impl GenerationRecord {
+    /// The version that this program writes, and the newest that it reads.
+    pub const VERSION: u32 = 1;
+
+    /// A record of a generation that begins now.
+    pub fn new(page_size: PageSize, writer: WriterNonce) -> GenerationRecord {
+        GenerationRecord {
+            version: Self::VERSION,
+            parent: None,
+            page_size,
+            created_at: Timestamp::now(),
+            host: String::new(),
+            source: String::new(),
+            program: concat!("aquifer ", env!("CARGO_PKG_VERSION")).to_owned(),
+            writer,
+        }
+    }
+
+    /// As stored: JSON, with a newline at its end.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads a record. Fields that this program does not know are skipped.
+    pub(crate) fn decode(store: &Store, key: &Key, bytes: &[u8]) -> Result<GenerationRecord, LogError> {
+        let version: Version = decode(store, key, bytes)?;
+        if version.version > Self::VERSION {
+            return Err(LogError::RecordVersion {
+                url: store.url().to_owned(),
+                key: key.clone(),
+                found: version.version,
+                supported: Self::VERSION,
+            });
+        }
+        decode(store, key, bytes)
+    }
+}
+
+/// A record as JSON for people to read.
+pub(crate) fn encode(record: &impl Serialize) -> Vec<u8> {
+    let mut bytes =
+        serde_json::to_vec_pretty(record).expect("records have string keys and no failing fields");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// A record from JSON.
+pub(crate) fn decode<'a, T: Deserialize<'a>>(
+    store: &Store,
+    key: &Key,
+    bytes: &'a [u8],
+) -> Result<T, LogError> {
+    serde_json::from_slice(bytes).map_err(|e| LogError::Record {
+        url: store.url().to_owned(),
+        key: key.clone(),
+        reason: e.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use aquifer_format::{GenerationId, Txid};
+
+    use super::*;
+    use crate::StoreUrl;
+
+    fn read(json: &[u8]) -> Result<GenerationRecord, LogError> {
+        let store = Store::open(&"memory://".parse::<StoreUrl>().unwrap()).unwrap();
+        GenerationRecord::decode(&store, &Key::parse("db/x/generation.json").unwrap(), json)
+    }
+
+    #[test]
+    fn a_record_reads_back_as_written() {
+        let mut record = GenerationRecord::new(PageSize::DEFAULT, WriterNonce::random());
+        record.host = "böx".to_owned();
+        let generation = GenerationId::new(Timestamp::from_millis(77));
+        record.parent = Some(Revision { generation, txid: Txid::new(u64::MAX) });
+        assert_eq!(read(&record.encode()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_newer_record_is_refused_by_name_and_not_misread() {
+        let error = read(br#"{"version": 2, "page_size": {"bytes": 4096}}"#).unwrap_err();
+        assert!(matches!(error, LogError::RecordVersion { found: 2, supported: 1, .. }), "{error}");
+        assert!(error.to_string().contains("db/x/generation.json"), "{error}");
+    }
+
+    #[test]
+    fn fields_added_later_are_skipped() {
+        let record = GenerationRecord::new(PageSize::MIN, WriterNonce::random());
+        let mut json: serde_json::Value = serde_json::from_slice(&record.encode()).unwrap();
+        json["colour"] = "blue".into();
+        assert_eq!(read(json.to_string().as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn damage_names_the_object() {
+        for bad in [&b""[..], b"{}", b"\xff", br#"{"version":1,"page_size":4095}"#] {
+            let error = read(bad).unwrap_err();
+            assert!(matches!(error, LogError::Record { .. }), "{error}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Reading segments from a store: the end of an object first, then only the groups that are wanted.
+
+use std::ops::Range;
+
+use aquifer_format::GenerationId;
+use aquifer_format::segment::{
+    Damage, Form, FormatError, Group, GroupRef, GroupScratch, HEADER_LEN, OpenError, Part, SegmentInfo,
+};
+use bytes::Bytes;
+
+use crate::error::LogError;
+use crate::layout::{Layout, SegmentKey};
+use crate::store::{Key, Store};
+
+/// An opened segment: its trailer and index are known and verified.
+#[derive(Debug, Clone)]
+pub struct SegmentHandle {
+    store: Store,
+    segment: SegmentKey,
+    key: Key,
+    info: SegmentInfo,
+    /// The object that holds the groups: `key`, or its companion.
+    groups_key: Key,
+    /// The whole object, where reading its end read all of it.
+    whole: Option<Bytes>,
+}
+
+impl SegmentHandle {
+    pub(crate) async fn open(
+        store: &Store,
+        layout: &Layout,
+        generation: GenerationId,
+        segment: SegmentKey,
+    ) -> Result<SegmentHandle, LogError> {
+        let key = layout.segment(generation, segment);
+        let damaged = |source| LogError::Segment { url: store.url().to_owned(), key: key.clone(), source };
+        let (mut suffix, len) = store.get_suffix(&key, SegmentInfo::SUFFIX_LEN).await?;
+        let info = loop {
+            match SegmentInfo::open(&suffix, len) {
+                Ok(info) => break info,
+                Err(OpenError::Format(source)) => return Err(damaged(source)),
+                Err(OpenError::NeedMore { suffix_len }) if suffix_len > suffix.len() as u64 => {
+                    let longer = store.get_suffix(&key, suffix_len).await?.0;
+                    if longer.len() <= suffix.len() {
+                        let damage = Damage::Truncated { expected: suffix_len, found: longer.len() as u64 };
+                        return Err(damaged(FormatError::Damaged { part: Part::Object, damage }));
+                    }
+                    suffix = longer;
+                }
+                Err(OpenError::NeedMore { suffix_len }) => {
+                    let damage = Damage::Truncated { expected: suffix_len, found: suffix.len() as u64 };
+                    return Err(damaged(FormatError::Damaged { part: Part::Object, damage }));
+                }
+            }
+        };
+        if info.meta().range != segment.range {
+            let found = info.meta().range;
+            return Err(LogError::Misplaced { url: store.url().to_owned(), key, found });
+        }
+        let groups_key = match info.trailer().form {
+            Form::InObject => key.clone(),
+            Form::External => layout.companion(generation, segment, info.meta().writer),
+        };
+        let whole = (suffix.len() as u64 == len && groups_key == key).then_some(suffix);
+        Ok(SegmentHandle { store: store.clone(), segment, key, info, groups_key, whole })
+    }
+
+    /// Its name inside the generation.
+    pub fn segment(&self) -> SegmentKey {
+        self.segment
+    }
+
+    /// Its object.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The object that holds its groups: the same, or a companion.
+    pub fn groups_key(&self) -> &Key {
+        &self.groups_key
+    }
+
+    /// Its trailer and index.
+    pub fn info(&self) -> &SegmentInfo {
+        &self.info
+    }
+
+    /// Cuts a range of groups, by number, into pieces to fetch with one request each: of at most `max_bytes`,
+    /// or one group.
+    pub fn pieces(&self, groups: Range<usize>, max_bytes: u64) -> Vec<Range<usize>> {
+        let all = self.info.groups();
+        let mut pieces: Vec<Range<usize>> = Vec::new();
+        for number in groups.start..groups.end.min(all.len()) {
+            match pieces.last_mut() {
+                Some(piece) if all[number].end() - all[piece.start].offset <= max_bytes => piece.end += 1,
+                _ => pieces.push(number..number + 1),
+            }
+        }
+        pieces
+    }
+
+    /// Fetches adjacent groups, by number, with one request; with none if opening the segment read all of it.
+    ///
+    /// # Panics
+    /// If the range is empty or goes beyond the last group.
+    pub async fn fetch(&self, groups: Range<usize>) -> Result<FetchedGroups, LogError> {
+        let refs = &self.info.groups()[groups.clone()];
+        let (Some(first), Some(last)) = (refs.first(), refs.last()) else {
+            panic!("an empty range of groups cannot be fetched");
+        };
+        let (start, end) = (first.offset, last.end());
+        let bytes = match &self.whole {
+            // The trailer's and index's checks include that groups end where the index starts.
+            Some(whole) => whole.slice(start as usize..end as usize),
+            None => self.store.get_range(&self.groups_key, start..end).await?,
+        };
+        if (bytes.len() as u64) < end - start {
+            let (number, group) = (groups.start, refs[0]);
+            let damage = Damage::Truncated { expected: end - start, found: bytes.len() as u64 };
+            let part = Part::Group { number, offset: group.offset };
+            return Err(self.damaged(FormatError::Damaged { part, damage }));
+        }
+        Ok(FetchedGroups { handle: self.clone(), groups, start, bytes })
+    }
+
+    /// Reads the header of the object that holds the groups and checks its length: what a reader of groups need
+    /// not do, since each group proves itself, but a verification must.
+    pub async fn check_ends(&self) -> Result<(), LogError> {
+        if self.whole.is_some() {
+            // Opening it has checked its header.
+            return Ok(());
+        }
+        let head = self.store.get_range(&self.groups_key, 0..HEADER_LEN as u64).await?;
+        let groups_len = match self.info.trailer().form {
+            Form::External => self.store.head(&self.groups_key).await?.len,
+            // The part of an in-object segment that is the same as a companion.
+            Form::InObject => self.info.trailer().groups_end,
+        };
+        self.info.check_companion(&head, groups_len).map_err(|e| self.damaged(e))?;
+        if let Form::External = self.info.trailer().form {
+            let object = self.store.get(&self.key).await?;
+            match SegmentInfo::open(&object, object.len() as u64) {
+                Err(OpenError::Format(source)) => {
+                    let (url, key) = (self.store.url().to_owned(), self.key.clone());
+                    return Err(LogError::Segment { url, key, source });
+                }
+                Err(OpenError::NeedMore { .. }) => unreachable!("the whole object was given"),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, source: FormatError) -> LogError {
+        LogError::Segment { url: self.store.url().to_owned(), key: self.groups_key.clone(), source }
+    }
+}
+
+/// Adjacent groups of a segment, fetched and not yet decoded.
+#[derive(Debug, Clone)]
+pub struct FetchedGroups {
+    handle: SegmentHandle,
+    groups: Range<usize>,
+    start: u64,
+    bytes: Bytes,
+}
+
+impl FetchedGroups {
+    /// The groups' numbers.
+    pub fn numbers(&self) -> Range<usize> {
+        self.groups.clone()
+    }
+
+    /// Bytes fetched.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Never: at least one group was fetched.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Decodes and verifies a group. CPU work of up to a millisecond; no I/O.
+    ///
+    /// # Panics
+    /// If the group was not fetched.
+    pub fn decode(&self, number: usize, scratch: &mut GroupScratch) -> Result<Group, LogError> {
+        assert!(self.groups.contains(&number), "group {number} is not among {:?}", self.groups);
+        let info = &self.handle.info;
+        let group: &GroupRef = &info.groups()[number];
+        let frame = (group.offset - self.start) as usize..(group.end() - self.start) as usize;
+        Group::decode(&self.bytes[frame], info.meta().page_size, number, group, scratch)
+            .map_err(|e| self.handle.damaged(e))
+    }
+}
