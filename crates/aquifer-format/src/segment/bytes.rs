@@ -83,7 +83,7 @@ pub struct EntryCursor<'a> {
     tally: SegmentTally,
     group: Option<Group>,
     next_group: usize,
-    /// Of the next entry in `group`.
+    /// Of the current entry in `group`.
     position: usize,
 }
 
@@ -91,27 +91,32 @@ impl EntryCursor<'_> {
     /// The next entry, or `None` after the last; at that moment the whole segment is verified.
     #[allow(clippy::should_implement_trait, reason = "the entry borrows the cursor's group")]
     pub fn next(&mut self) -> Result<Option<Entry<'_>>, FormatError> {
-        if self.group.as_ref().is_none_or(|group| self.position == group.len()) && !self.advance()? {
-            return Ok(None);
-        }
-        self.position += 1;
-        Ok(self.group.as_ref().and_then(|group| group.get(self.position - 1)))
+        self.advance()?;
+        Ok(self.current())
     }
 
-    /// Decodes the next group; false after the last.
-    fn advance(&mut self) -> Result<bool, FormatError> {
+    /// The entry that the cursor is at: none before the first, and after the last.
+    pub fn current(&self) -> Option<Entry<'_>> {
+        self.group.as_ref().and_then(|group| group.get(self.position))
+    }
+
+    /// Goes to the next entry.
+    fn advance(&mut self) -> Result<(), FormatError> {
+        if self.group.as_ref().is_some_and(|group| self.position + 1 < group.len()) {
+            self.position += 1;
+            return Ok(());
+        }
         if let Some(done) = self.group.take() {
             self.scratch.recycle(done);
         }
         if self.next_group == self.segment.info.groups().len() {
-            self.tally.check(&self.segment.info)?;
-            return Ok(false);
+            return self.tally.check(&self.segment.info);
         }
         let group = self.segment.group(self.next_group, &mut self.scratch)?;
         self.tally.add(&group, &self.segment.info);
         self.group = Some(group);
         self.next_group += 1;
         self.position = 0;
-        Ok(true)
+        Ok(())
     }
 }

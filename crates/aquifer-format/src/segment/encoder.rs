@@ -114,7 +114,7 @@ impl SegmentEncoder {
     }
 
     /// Adds a page whose content before the range is known: as a delta, or as an image where that
-    /// compresses better.
+    /// compresses better. A page that did not change is left out.
     ///
     /// # Panics
     /// If `pgno` is not above the page pushed last, or a content is not of the page size.
@@ -125,6 +125,9 @@ impl SegmentEncoder {
         let start = self.group.data.len();
         encode_delta(old, new, &mut self.group.data);
         let delta_len = self.group.data.len() - start;
+        if delta_len == 0 {
+            return;
+        }
         let mut kind = EntryKind::Delta;
         // Most deltas are small, and nothing beats those. The XOR of unrelated contents compresses far worse than
         // either: on measured workloads an image wins from two thirds of its uncompressed length on.
@@ -176,7 +179,8 @@ impl SegmentEncoder {
         }
     }
 
-    /// Adds what several entries of one page were folded into.
+    /// Adds what several entries of one page were folded into, unless they cancel out: the page was changed,
+    /// and changed back.
     ///
     /// # Panics
     /// If `pgno` is not above the page pushed last, or the fold is of another page size.
@@ -187,7 +191,9 @@ impl SegmentEncoder {
                 if self.begin(pgno, folded.page) {
                     let start = self.group.data.len();
                     encode_delta(self.page_size.zero_page(), folded.page, &mut self.group.data);
-                    self.add(pgno, EntryKind::Delta, folded.hash, start);
+                    if self.group.data.len() > start {
+                        self.add(pgno, EntryKind::Delta, folded.hash, start);
+                    }
                 }
             }
         }

@@ -73,6 +73,11 @@ impl PageFold {
         matches!(self.state, Some((EntryKind::Image, _)))
     }
 
+    /// Whether no entry was added.
+    pub fn is_empty(&self) -> bool {
+        self.state.is_none()
+    }
+
     /// What the entries amount to; `None` if there are none.
     pub fn folded(&self) -> Option<Folded<'_>> {
         self.state.map(|(kind, hash)| Folded { kind, page: &self.page, hash })

@@ -7,7 +7,7 @@
 //! - [`SegmentInfo`], [`Trailer`], [`Index`]: what the end of an object says about it;
 //! - [`Group`]: up to 64 KiB of entries, compressed and verified on their own;
 //! - [`SegmentBytes`]: a whole segment in memory;
-//! - [`PageFold`]: the algebra that compaction and restore stand on.
+//! - [`PageFold`], [`merge`]: the algebra that compaction and restore stand on.
 
 mod bytes;
 mod codec;
@@ -22,6 +22,7 @@ mod header;
 mod index;
 mod info;
 mod level;
+mod merge;
 mod runs;
 mod trailer;
 mod varint;
@@ -37,6 +38,7 @@ pub use header::{Form, HEADER_LEN, VERSION};
 pub use index::{GroupRef, Index};
 pub use info::{OpenError, SegmentInfo, SegmentTally};
 pub use level::CompressionLevel;
+pub use merge::{MergeError, merge};
 pub use trailer::{SegmentMeta, Trailer};
 
 /// A group is closed before its entries (hashes, table and data, uncompressed) exceed this many bytes; a
