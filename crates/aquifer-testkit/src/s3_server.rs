@@ -1,0 +1,253 @@
+//! An S3 server in this process, on a loopback port: path style, signatures checked (`SigV4`), and conditional
+//! puts that are atomic, unlike those of the file-system servers at hand.
+
+mod objects;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+use objects::Objects;
+
+const ACCESS_KEY: &str = "AQUIFERTESTKIT";
+const SECRET_KEY: &str = "the key of a server that lives as long as a test";
+
+/// How the server treats conditions on puts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conditions {
+    /// `If-None-Match: *` and `If-Match` hold, atomically, as in S3.
+    Honoured,
+    /// They are accepted and ignored: the put overwrites, as in Garage 2.5.
+    Ignored,
+}
+
+/// An HTTP request as it arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// `PUT`, `GET` …
+    pub method: String,
+    /// Path and query: `/bucket/key?uploads`.
+    pub target: String,
+    /// The `If-None-Match` header.
+    pub if_none_match: Option<String>,
+    /// Its number, from 0.
+    pub number: usize,
+}
+
+/// What the server does instead of answering properly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpFault {
+    /// Answers with this status and an S3 error of this code, without doing anything.
+    Answer(u16, &'static str),
+    /// Closes the connection without doing anything.
+    CloseBefore,
+    /// Does what was asked, then closes the connection instead of answering.
+    CloseAfter,
+    /// Does what was asked, then answers with this status and an S3 error of this code.
+    AnswerAfter(u16, &'static str),
+    /// Does nothing and never answers; the connection stays open.
+    Hang,
+}
+
+type Faults = Box<dyn FnMut(&HttpRequest) -> Option<HttpFault> + Send>;
+
+struct Shared {
+    objects: Objects,
+    faults: Mutex<Option<Faults>>,
+    log: Mutex<Vec<HttpRequest>>,
+}
+
+/// The server. Stops when dropped; what it stores is gone then.
+pub struct S3Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: AbortHandle,
+}
+
+impl fmt::Debug for S3Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl S3Server {
+    /// The one bucket that there is.
+    pub const BUCKET: &str = "bucket";
+
+    /// Starts a server on a free port, inside the current tokio runtime.
+    ///
+    /// # Panics
+    /// If no port can be had.
+    pub async fn start(conditions: Conditions) -> S3Server {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port on loopback");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let objects = Objects::new(Self::BUCKET, conditions);
+        let mut service = S3ServiceBuilder::new(objects.clone());
+        service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let service = service.build();
+        let shared = Arc::new(Shared { objects, faults: Mutex::default(), log: Mutex::default() });
+        let accepting = tokio::spawn(accept(listener, service, Arc::clone(&shared))).abort_handle();
+        S3Server { address, shared, accepting }
+    }
+
+    /// The URL of a store in the server's bucket, under a prefix that may be empty.
+    pub fn url(&self, prefix: &str) -> String {
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        format!("s3://{}{slash}{prefix}?endpoint={}&region=us-east-1", Self::BUCKET, self.endpoint())
+    }
+
+    /// `http://127.0.0.1:port`
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The environment variables that let a client in.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .to_vec()
+    }
+
+    /// Asks for every request from now on whether to answer it with a fault.
+    pub fn set_faults(&self, faults: impl FnMut(&HttpRequest) -> Option<HttpFault> + Send + 'static) {
+        *lock(&self.shared.faults) = Some(Box::new(faults));
+    }
+
+    /// Answers everything properly again.
+    pub fn clear_faults(&self) {
+        *lock(&self.shared.faults) = None;
+    }
+
+    /// Every request since the start, or since the log was taken last.
+    pub fn take_log(&self) -> Vec<HttpRequest> {
+        std::mem::take(&mut lock(&self.shared.log))
+    }
+
+    /// The keys of all objects, ascending.
+    pub fn keys(&self) -> Vec<String> {
+        self.shared.objects.keys()
+    }
+
+    /// The content of an object.
+    pub fn object(&self, key: &str) -> Option<Bytes> {
+        self.shared.objects.get(key)
+    }
+
+    /// Puts an object as if nothing of the server's protocol existed; or damages one.
+    pub fn put_object(&self, key: &str, content: impl Into<Bytes>) {
+        self.shared.objects.put(key, content.into());
+    }
+
+    /// Multipart uploads that were neither completed nor aborted.
+    pub fn open_uploads(&self) -> usize {
+        self.shared.objects.open_uploads()
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, service: S3Service, shared: Arc<Shared>) {
+    // Dropped with this task, and all connections with it.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve(stream, service.clone(), Arc::clone(&shared)));
+                }
+                Err(_) => return,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Ends a connection without an answer.
+#[derive(Debug)]
+struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("closed by a fault")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+async fn serve(stream: TcpStream, service: S3Service, shared: Arc<Shared>) -> Result<(), Infallible> {
+    // Small answers must not wait for the client's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let answer = service_fn(move |request| answer(request, service.clone(), Arc::clone(&shared)));
+    // An error is a client that went away, or a fault.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+    Ok(())
+}
+
+async fn answer(
+    request: hyper::Request<Incoming>,
+    service: S3Service,
+    shared: Arc<Shared>,
+) -> Result<s3s::HttpResponse, Closed> {
+    let header = request.headers().get("if-none-match").and_then(|value| value.to_str().ok());
+    let mut seen = HttpRequest {
+        method: request.method().to_string(),
+        target: request.uri().to_string(),
+        if_none_match: header.map(str::to_owned),
+        number: 0,
+    };
+    {
+        let mut log = lock(&shared.log);
+        seen.number = log.len();
+        log.push(seen.clone());
+    }
+    let fault = lock(&shared.faults).as_mut().and_then(|faults| faults(&seen));
+    match fault {
+        None => proper(request, &service).await,
+        Some(HttpFault::Answer(status, code)) => {
+            // Taking the body first keeps the connection usable, as a real server's does.
+            let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+            Ok(error_answer(status, code))
+        }
+        Some(HttpFault::CloseBefore) => Err(Closed),
+        Some(HttpFault::CloseAfter) => {
+            proper(request, &service).await?;
+            Err(Closed)
+        }
+        Some(HttpFault::AnswerAfter(status, code)) => {
+            proper(request, &service).await?;
+            Ok(error_answer(status, code))
+        }
+        Some(HttpFault::Hang) => std::future::pending().await,
+    }
+}
+
+async fn proper(request: hyper::Request<Incoming>, service: &S3Service) -> Result<s3s::HttpResponse, Closed> {
+    service.call(request.map(s3s::Body::from)).await.map_err(|_| Closed)
+}
+
+fn error_answer(status: u16, code: &str) -> s3s::HttpResponse {
+    let body = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>injected</Message></Error>"
+    );
+    let mut answer = s3s::HttpResponse::new(s3s::Body::from(body));
+    *answer.status_mut() = hyper::StatusCode::from_u16(status).expect("a status that a test made up well");
+    answer
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
