@@ -219,20 +219,27 @@ impl Handle {
         PageSize::new(size).map_err(|_| Error::NotADatabase(self.path.clone()))
     }
 
-    /// Begins a read transaction and returns its exact place in the WAL.
-    ///
-    /// Where the database file holds everything, SQLite lets the reader ignore the WAL (read lock 0): the WAL may
-    /// then be reset, but nothing is copied into the file until the transaction ends. Otherwise (read lock 1 to 4)
-    /// the WAL cannot be reset, and frames after the place are not copied into the file.
+    /// Begins a read transaction and returns its exact place in the WAL. As long as it lasts, the WAL is not reset (read
+    /// lock 1 to 4) unless it is empty, and frames after the place are not copied into the database file.
     ///
     /// # Errors
     /// [`Error::Busy`] while another process recovers the WAL or holds the database exclusively.
     pub fn begin_read(&mut self) -> Result<WalPosition> {
+        // sqlite3_snapshot_get() starts the transaction, and never on read lock 0.
+        self.begin(None)
+    }
+
+    /// As [`begin_read`](Handle::begin_read), but where the database file holds everything, the WAL is ignored (read
+    /// lock 0): it may be reset, and nothing is copied into the file until the transaction ends.
+    pub fn begin_read_letting_go(&mut self) -> Result<WalPosition> {
+        // Starts the transaction without reading the schema.
+        self.begin(Some("PRAGMA user_version"))
+    }
+
+    fn begin(&mut self, start: Option<&str>) -> Result<WalPosition> {
         assert!(!self.reading, "a read transaction is open already");
         self.execute("BEGIN")?;
-        // Starts the transaction without reading the schema. sqlite3_snapshot_get() would start it as well, but
-        // never on read lock 0, and then no writer could ever reset the WAL while we look.
-        let begun = self.execute("PRAGMA user_version").and_then(|()| self.snapshot());
+        let begun = start.map_or(Ok(()), |sql| self.execute(sql)).and_then(|()| self.snapshot());
         match begun {
             Ok(position) => {
                 self.reading = true;

@@ -5,13 +5,14 @@
 //! handed out. A new pin is begun *before* the old one ends, so there is no instant without one. While a pin is held,
 //! SQLite's own locks leave two cases (wal.c, `walRestartLog` and `walCheckpoint`):
 //!
-//! - The pin is on one of read locks 1 to 4: the WAL cannot be reset, since that needs all four exclusively. Frames
-//!   after the pin's place stay where they are. Frames after it are not copied into the database file either, so the
-//!   file and the frames up to the place together are the image at the pin: the *old content* that differences need.
-//! - The pin is on read lock 0: the file held everything when it was taken. The WAL may be reset (once or, while
-//!   empty, several times), but frames written afterwards cannot be copied into the file, since that needs read lock
-//!   0 exclusively, and a WAL with frames that are not copied cannot be reset. So all that follows the pin is in
-//!   frames 1 to n of the WAL that is there when one looks next, and the file still is the image at the pin.
+//! - The pin is *tight*, on one of read locks 1 to 4: the WAL cannot be reset, since that needs all four exclusively.
+//!   Frames up to the pin stay where they are, and those after it are not copied into the database file; so the file and
+//!   the frames up to the place together are the image at the pin: the *old content* that differences need.
+//! - The pin is *loose*, on read lock 0 ([`PinnedDatabase::let_go`], or an empty WAL): the file held everything when it
+//!   was taken. The WAL may be reset (once or, while empty, several times), but frames written afterwards cannot be
+//!   copied into the file, since that needs read lock 0 exclusively, and a WAL with frames that are not copied cannot be
+//!   reset. So all that follows the pin is in the WAL that is there when one looks next, and the file alone is the image
+//!   at the pin.
 //!
 //! In both cases what comes after the pin is complete, whatever the salts are. Where a pin was *not* held without a
 //! break (the program was not running), only equal salts and an equal cumulative checksum at the remembered frame
@@ -30,6 +31,8 @@ use crate::{Error, Result};
 
 /// New content of pages is kept in memory up to this many bytes per advance; beyond, it is read again from the WAL.
 const KEEP: usize = 8 << 20;
+/// Bytes read at a time when all pages are read.
+const SCAN: usize = 1 << 20;
 
 /// Whether everything since a remembered place in the WAL can be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -214,9 +217,7 @@ impl PinnedDatabase {
         self.handles[spare].end_read()?;
         let to = self.handles[spare].begin_read()?;
         if to == self.at {
-            // The newer pin may be on read lock 0, which lets the WAL be reset.
-            self.handles[self.pin].end_read()?;
-            self.pin = spare;
+            self.handles[spare].end_read()?;
             return Ok(None);
         }
         match self.read_to(to) {
@@ -231,8 +232,8 @@ impl PinnedDatabase {
     fn read_to(&mut self, to: WalPosition) -> Result<Advance> {
         let reset = to.salts != self.at.salts;
         if reset {
-            // Then the pin is on read lock 0 and the database file alone is the image at the pin; the frames that
-            // the index names are being overwritten.
+            // Then the pin is loose, and the index was cleared when it was made so.
+            debug_assert!(self.index.is_empty());
             self.index.clear();
         }
         let mut advance = Advance {
@@ -290,6 +291,37 @@ impl PinnedDatabase {
         }
     }
 
+    /// Hands out every page at the pin, ascending, the lock-byte page excepted. Only on a database that was opened
+    /// without a proven continuity, or has accepted every advance since.
+    pub fn scan<E: From<Error>>(&self, mut visit: impl FnMut(Pgno, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        let size = self.page_size.bytes();
+        let per_read = (SCAN / size).max(1) as u32;
+        let mut buffer = vec![0; per_read as usize * size];
+        let mut page = vec![0; size];
+        let pages = self.pages()?;
+        let mut first = 0;
+        while first < pages {
+            let n = per_read.min(pages - first);
+            let chunk = &mut buffer[..n as usize * size];
+            self.handles[self.pin].read_at(chunk, u64::from(first) * size as u64)?;
+            for (i, content) in chunk.chunks_exact(size).enumerate() {
+                let pgno = Pgno::from_index(first + i as u32);
+                if pgno == self.page_size.lock_page() {
+                    continue;
+                }
+                match self.index.get(&pgno.get()) {
+                    Some(&frame) => {
+                        self.read_frame(frame, &mut page)?;
+                        visit(pgno, &page)?;
+                    }
+                    None => visit(pgno, content)?,
+                }
+            }
+            first += n;
+        }
+        Ok(())
+    }
+
     /// Content of a page after the advance.
     pub fn read_new<'a>(&self, advance: &'a Advance, at: usize, page: &'a mut [u8]) -> Result<&'a [u8]> {
         let (pgno, frame) = advance.changed[at];
@@ -334,8 +366,7 @@ impl PinnedDatabase {
         self.handles[0].unlock(WalLock::Checkpoint);
     }
 
-    /// Copies frames up to the pin into the database file. Blocks nobody. Moves the pin where that lets the WAL be
-    /// reset by the next writer; returns how much is left.
+    /// Copies frames up to the pin into the database file. Blocks nobody; returns how much is left.
     pub fn checkpoint(&mut self) -> Result<Backfill> {
         let held = self.handles[0].holds(WalLock::Checkpoint);
         self.handles[0].unlock(WalLock::Checkpoint);
@@ -346,6 +377,26 @@ impl PinnedDatabase {
             self.handles[0].try_lock(WalLock::Checkpoint)?;
         }
         done
+    }
+
+    /// Where the database file holds everything up to the pin and nothing came after it, makes the pin loose: the next
+    /// writer may reset the WAL. False where that is not so.
+    pub fn let_go(&mut self) -> Result<bool> {
+        let backfill = self.backfill()?;
+        if !backfill.is_complete() || backfill.frames != self.at.frame {
+            return Ok(false);
+        }
+        // From here on the frames that the index names may be overwritten, and the file has all of them.
+        self.index.clear();
+        let spare = 1 - self.pin;
+        self.handles[spare].end_read()?;
+        if self.handles[spare].begin_read_letting_go()? != self.at {
+            self.handles[spare].end_read()?;
+            return Ok(false);
+        }
+        self.handles[self.pin].end_read()?;
+        self.pin = spare;
+        Ok(true)
     }
 
     /// How far the WAL has been copied into the database file.

@@ -124,7 +124,7 @@ fn a_pin_on_a_fully_copied_wal_lets_it_be_reset_and_still_sees_everything() {
     let mut replica = Replica::of(&database);
     let before = *database.position();
     assert!(database.checkpoint().unwrap().is_complete());
-    assert_eq!(replica.catch_up(&mut database), 0); // moves the pin to read lock 0
+    assert!(database.let_go().unwrap());
     for k in 0..20 {
         put(&app.connection, k, 5000);
         app.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
@@ -143,7 +143,7 @@ fn a_truncate_checkpoint_succeeds_between_two_looks() {
         put(&app.connection, k, 2000);
         replica.catch_up(&mut database);
         database.checkpoint().unwrap();
-        replica.catch_up(&mut database);
+        assert!(database.let_go().unwrap());
         let busy: i64 =
             app.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
         assert_eq!(busy, 0);
@@ -224,7 +224,7 @@ fn the_wal_can_be_reset_under_a_writer_that_never_pauses() {
     assert!(database.try_freeze().unwrap());
     replica.catch_up(&mut database);
     assert!(database.checkpoint().unwrap().is_complete());
-    replica.catch_up(&mut database);
+    assert!(database.let_go().unwrap());
     database.thaw();
     put(&app.connection, 52, 2000);
     assert_eq!(replica.catch_up(&mut database), 1);
@@ -304,12 +304,12 @@ fn something_that_is_no_database_is_named() {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig { cases: 40, ..Default::default() })]
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 100, ..Default::default() })]
 
     /// Whatever the application does, and whenever we look, the pages handed out are the database.
     #[test]
     fn any_schedule_of_writes_checkpoints_and_looks_hands_out_everything(
-        steps in proptest::collection::vec((0u8..10, 0i64..40, 1usize..4000), 1..80)
+        steps in proptest::collection::vec((0u8..13, 0i64..40, 1usize..4000), 1..80)
     ) {
         let app = application();
         let (mut database, _) = PinnedDatabase::open(&app.path, None).unwrap();
@@ -321,6 +321,13 @@ proptest::proptest! {
                 5 => { let _ = app.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())); }
                 6 => { let _ = app.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())); }
                 7 => { let _ = database.checkpoint().unwrap(); }
+                10 => { let _ = database.let_go().unwrap(); }
+                11 => { let _ = app.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())); }
+                12 => {
+                    // The image at the pin can be read at any time.
+                    let now = Replica::of(&database);
+                    proptest::prop_assert_eq!(&now.pages, &replica.pages);
+                }
                 8 => { let _ = app.connection.execute_batch("VACUUM"); }
                 _ => { replica.catch_up(&mut database); }
             }

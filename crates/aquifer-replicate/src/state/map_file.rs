@@ -34,7 +34,8 @@ pub struct MapFile {
 impl MapFile {
     /// Reads what is there; `None` where there is nothing, or nothing whole.
     pub fn load(directory: &Path) -> io::Result<(MapFile, Option<(Head, PageMap)>)> {
-        let mut file = MapFile { directory: directory.to_owned(), journal: None, journal_len: 0, base_len: 0 };
+        let mut file =
+            MapFile { directory: directory.to_owned(), journal: None, journal_len: 0, base_len: 0 };
         let Some(base) = read_if_there(&file.base_path())? else { return Ok((file, None)) };
         let Some((mut head, mut map)) = decode_base(&base) else { return Ok((file, None)) };
         file.base_len = base.len() as u64;

@@ -1,0 +1,82 @@
+//! What can go wrong in replicating a database.
+
+use std::path::PathBuf;
+
+use aquifer_format::{GenerationId, PageSize, Txid, WriterNonce};
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database, or SQLite.
+    #[error(transparent)]
+    Sqlite(#[from] aquifer_sqlite::Error),
+
+    /// A batch could not be encoded: a defect of this program.
+    #[error("a batch cannot be encoded: {0}")]
+    Encode(aquifer_format::segment::EncodeError),
+
+    /// The local state directory cannot be read or written.
+    #[error("cannot keep state in {path}: {source}")]
+    State {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+
+    /// Another process replicates this database.
+    #[error("{path} is replicated by another process already (it holds the lock in {state})")]
+    Locked {
+        /// The database.
+        path: PathBuf,
+        /// The state directory.
+        state: PathBuf,
+    },
+
+    /// The file at the path now has pages of another size: another database.
+    #[error("{path} has pages of {found} bytes now, its replica has {expected}: a new generation is needed")]
+    PageSizeChanged {
+        /// The database.
+        path: PathBuf,
+        /// Page size of the replica.
+        expected: PageSize,
+        /// Page size of the file.
+        found: PageSize,
+    },
+
+    /// Another writer has extended the generation: this one must stop.
+    #[error(
+        "{database} was taken over: txid {txid} of generation {generation} was written by another writer ({by}). \
+         Nothing after txid {last} of this one's is in the replica. If this database is the one to keep, start it \
+         with a new generation (replicate --new-generation)",
+        last = txid.previous()
+    )]
+    Fenced {
+        /// The database's name.
+        database: String,
+        /// The generation.
+        generation: GenerationId,
+        /// The txid that was to be written.
+        txid: Txid,
+        /// Whose it is.
+        by: WriterNonce,
+    },
+}
+
+impl Error {
+    /// Whether the same step may succeed later, without anyone mending anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Sqlite(e) => e.is_transient(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn state(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::State { path, source }
+    }
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
