@@ -8,6 +8,46 @@
 //! - [`Group`]: up to 64 KiB of entries, compressed and verified on their own;
 //! - [`SegmentBytes`]: a whole segment in memory;
 //! - [`PageFold`], [`merge`]: the algebra that compaction and restore stand on.
+//!
+//! ```
+//! use aquifer_format::segment::{CompressionLevel, SegmentBytes, SegmentEncoder, SegmentMeta};
+//! use aquifer_format::{DbChecksum, PageHash, PageSize, Pgno, Timestamp, Txid, TxidRange, WriterNonce};
+//!
+//! // Page 2 of three changes.
+//! let (pgno, old, mut new) = (Pgno::ONE.next(), [7; 4096], [7; 4096]);
+//! new[100..104].copy_from_slice(b"wave");
+//! let (old_hash, new_hash) = (PageHash::of(pgno, &old), PageHash::of(pgno, &new));
+//! let before = DbChecksum::from_u64(0x5eed);
+//! let mut after = before;
+//! after.replace(old_hash, new_hash);
+//!
+//! let mut encoder = SegmentEncoder::new(PageSize::DEFAULT, CompressionLevel::SHIP);
+//! encoder.push_delta(pgno, &old, &new, new_hash);
+//! let finished = encoder.finish(&SegmentMeta {
+//!     page_size: PageSize::DEFAULT,
+//!     range: TxidRange::one(Txid::new(17)),
+//!     size_before: 3,
+//!     size_after: 3,
+//!     checksum_before: before,
+//!     checksum_after: after,
+//!     commits: 1,
+//!     first_commit: Timestamp::now(),
+//!     last_commit: Timestamp::now(),
+//!     writer: WriterNonce::random(),
+//! })?;
+//! let object = finished.tail; // nothing was drained before
+//! assert!(object.len() < 200);
+//!
+//! let segment = SegmentBytes::parse(&object)?;
+//! let mut entries = segment.entries();
+//! let mut page = old;
+//! while let Some(entry) = entries.next()? {
+//!     entry.apply(&mut page);
+//!     assert_eq!(PageHash::of(entry.pgno, &page), entry.hash);
+//! }
+//! assert_eq!(page, new);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod bytes;
 mod codec;

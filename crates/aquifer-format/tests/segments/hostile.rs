@@ -1,13 +1,14 @@
 //! Bytes with right checksums that no writer of ours makes: readers neither panic, nor allocate what a header
 //! merely claims, nor write outside a page.
 
-use aquifer_format::Pgno;
 use aquifer_format::segment::{
-    CompressionLevel, Damage, Expected, FormatError, Group, GroupRef, GroupScratch, Part, SegmentInfo,
-    Trailer,
+    CompressionLevel, Damage, Expected, FormatError, Group, GroupRef, GroupScratch, Part, SegmentEncoder,
+    SegmentInfo, Trailer,
 };
+use aquifer_format::{PageHash, Pgno};
 use proptest::prelude::*;
 
+use crate::history::{Image, SIZE, finish, meta};
 use crate::sample::{info, read_all, reseal, segment};
 
 /// A segment with one raw group, and where things are in it.
@@ -117,6 +118,45 @@ fn what_a_table_claims_is_checked_before_it_is_believed() {
 }
 
 #[test]
+fn the_lock_byte_page_is_refused_wherever_it_is_named() {
+    let lock = SIZE.lock_page();
+    let page = vec![7; SIZE.bytes()];
+    let pgnos: Vec<Pgno> = Pgno::up_to(lock.get() + 1).rev().take(3).collect();
+    let encode = |from: usize| {
+        let mut encoder = SegmentEncoder::new(SIZE, CompressionLevel::NONE);
+        for pgno in pgnos[..from].iter().rev() {
+            encoder.push_image(*pgno, &page, PageHash::of(*pgno, &page));
+        }
+        let mut meta = meta(1, &Image::new(), &Image::new());
+        (meta.size_before, meta.size_after) = (lock.get() + 1, lock.get() + 1);
+        let object = finish(encoder, &meta);
+        Victim { info: info(&object), object }
+    };
+    // In the middle: the table's second entry, two pages above the first, is moved down by one.
+    let victim = encode(3);
+    let part = Part::Group { number: 0, offset: 16 };
+    let [first_len, entry_len] = [4 + 2, 1 + 2];
+    let second = victim.hashes_end() + first_len;
+    assert_eq!(victim.object[second..second + entry_len][0], 2 << 1 | 1);
+    let word = Expected::Word("at most the group's last, not the lock-byte page");
+    let found = victim.read_with(second, &[1 << 1 | 1]);
+    assert_eq!(found, field(part, "page of an entry", word, u64::from(lock.get())));
+
+    // As a group's only page: index, frame header and table agree on it.
+    let mut victim = encode(1);
+    let index = victim.info.trailer().index_offset() as usize;
+    assert_eq!(victim.object[index] & 0x7f, 2);
+    victim.object[index] -= 1;
+    let table = victim.hashes_end();
+    victim.object[table] -= 2;
+    let bytes = lock.get().to_le_bytes();
+    victim.object[36..40].copy_from_slice(&bytes);
+    victim.object[40..44].copy_from_slice(&bytes);
+    let word = Expected::Word("any but the lock-byte page");
+    assert_eq!(victim.read_with(0, b"AQ"), field(part, "a page", word, u64::from(lock.get())));
+}
+
+#[test]
 fn runs_that_leave_the_page_are_named_with_their_page() {
     let victim = Victim::new();
     // The data area begins with the runs of page 1: skip, length, bytes.
@@ -160,8 +200,7 @@ fn a_payload_that_decompresses_to_more_than_it_says_is_refused() {
     let checksum = xxhash_rust::xxh3::xxh3_64(&frame[8..]);
     frame[..8].copy_from_slice(&checksum.to_le_bytes());
     let expected = GroupRef { first: Pgno::ONE, last: Pgno::ONE, offset: 16, len: frame.len() as u32 };
-    let size = crate::history::SIZE;
-    let decoded = Group::decode(&frame, size, 0, &expected, &mut GroupScratch::new()).map(|g| g.len());
+    let decoded = Group::decode(&frame, SIZE, 0, &expected, &mut GroupScratch::new()).map(|g| g.len());
     let Err(FormatError::Damaged { part: Part::Group { number: 0, offset: 16 }, damage: Damage::Zstd(_) }) =
         decoded
     else {

@@ -2,6 +2,7 @@
 
 mod algebra;
 mod damage;
+mod golden;
 mod history;
 mod hostile;
 mod roundtrip;
