@@ -2,9 +2,10 @@
 
 use aquifer_format::segment::{OpenError, SegmentInfo, SegmentMeta};
 use aquifer_format::{GenerationId, Timestamp, Txid};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use object_store::PutPayload;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::error::LogError;
 use crate::generation::GenerationRecord;
@@ -13,6 +14,9 @@ use crate::name::DatabaseName;
 use crate::owner::OwnerRecord;
 use crate::segment_io::SegmentHandle;
 use crate::store::{Created, Key, Listing, ObjectInfo, Patience, Prefix, Store, StoreError};
+
+/// What is read of a staged segment before it is written on.
+const READ_AT_ONCE: usize = 256 * 1024;
 
 /// One database's part of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -192,6 +196,40 @@ impl DatabaseStore {
         let key = self.layout.segment(generation, segment);
         let store = self.store.with_patience(Patience::COMMIT);
         self.shipped(&key, info, store.create(&key, object).await?)
+    }
+
+    /// As [`DatabaseStore::put_level0`], for a segment too large to be held in memory: reads its in-object form
+    /// from the start of `object`, in memory that does not depend on its size.
+    ///
+    /// Large objects cannot be put if absent in one go, so its groups become an object of their own, and a small
+    /// one that refers to them is put if absent. The rules are the same: after an error call again with the same
+    /// bytes. A companion that was not referred to in the end is left for retention to sweep.
+    pub async fn put_level0_large(
+        &self,
+        generation: GenerationId,
+        info: &SegmentInfo,
+        object: impl AsyncRead + Unpin,
+    ) -> Result<Shipped, LogError> {
+        let segment = SegmentKey { level: Level::Shipped, range: info.meta().range };
+        let companion = self.layout.companion(generation, segment, info.meta().writer);
+        let groups_len = info.trailer().groups_end;
+        let mut upload = self.store.upload(&companion, groups_len);
+        let mut groups = object.take(groups_len);
+        loop {
+            let mut piece = BytesMut::with_capacity(READ_AT_ONCE);
+            let staged = |source| LogError::Staged { key: companion.clone(), source };
+            if groups.read_buf(&mut piece).await.map_err(staged)? == 0 {
+                break;
+            }
+            upload.write(piece.freeze()).await?;
+        }
+        if upload.len() != groups_len {
+            let source = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file is too short");
+            return Err(LogError::Staged { key: companion, source });
+        }
+        upload.complete().await?;
+        let (_, external) = info.to_external();
+        self.put_level0(generation, info, external).await
     }
 
     fn shipped(&self, key: &Key, info: &SegmentInfo, created: Created) -> Result<Shipped, LogError> {

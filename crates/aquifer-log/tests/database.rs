@@ -8,7 +8,10 @@ use aquifer_format::segment::{CompressionLevel, GroupScratch, SegmentEncoder, Se
 use aquifer_format::{
     DbChecksum, GenerationId, PageHash, PageSize, Pgno, Timestamp, Txid, TxidRange, WriterNonce,
 };
-use aquifer_log::{DatabaseName, DatabaseStore, GenerationRecord, Level, SegmentKey, Shipped, Store};
+use aquifer_log::layout::ObjectKind;
+use aquifer_log::{
+    DatabaseName, DatabaseStore, GenerationRecord, Level, LogError, SegmentKey, Shipped, Store,
+};
 use bytes::Bytes;
 use futures::TryStreamExt;
 
@@ -169,6 +172,99 @@ async fn segments_list_in_order_and_open_with_what_is_wanted() {
         large.check_ends().await.unwrap();
         assert!(pieces.len() < groups, "{pieces:?}");
         assert_eq!((store.counts() - before).get, 1 + pieces.len() as u64 + 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_large_segment_is_committed_with_a_companion_and_reads_the_same() {
+    each_store(async |store| {
+        let db = database(&store, "app.db");
+        let writer = WriterNonce::random();
+        let generation = begin(&db, writer).await;
+        // Its groups need more than one part of an upload.
+        let (info, object) = segment(1, 2_500, writer);
+        let shipped = db.put_level0_large(generation, &info, &object[..]).await.unwrap();
+        assert_eq!(shipped, Shipped::Committed);
+        // An answer was lost: again, in either form.
+        assert!(db.put_level0_large(generation, &info, &object[..]).await.unwrap().is_committed());
+        assert!(db.put_level0(generation, &info, object.clone()).await.unwrap().is_committed());
+
+        let handle = db.open_segment(generation, SegmentKey::shipped(Txid::FIRST)).await.unwrap();
+        assert_ne!(handle.key(), handle.groups_key());
+        assert_eq!(handle.info().meta(), info.meta());
+        handle.check_ends().await.unwrap();
+        let groups = 0..info.groups().len();
+        let mut scratch = GroupScratch::new();
+        for piece in handle.pieces(groups, 1 << 20) {
+            let fetched = handle.fetch(piece).await.unwrap();
+            for number in fetched.numbers() {
+                let group = fetched.decode(number, &mut scratch).unwrap();
+                scratch.recycle(group);
+            }
+        }
+        let objects: Vec<_> = db.objects(generation, Level::Shipped, Txid::ZERO).try_collect().await.unwrap();
+        let kinds: Vec<_> = objects.iter().map(|(kind, _)| *kind).collect();
+        let segment_key = SegmentKey::shipped(Txid::FIRST);
+        let companion = ObjectKind::Companion { segment: segment_key, writer };
+        assert_eq!(kinds, [companion, ObjectKind::Segment(segment_key)]);
+
+        // Too late for another writer, whatever it uploaded.
+        let (other, object) = segment(1, 1, WriterNonce::random());
+        let shipped = db.put_level0_large(generation, &other, &object[..]).await.unwrap();
+        assert!(matches!(shipped, Shipped::Fenced(meta) if meta.writer == writer));
+
+        // A staging file that lost its end is not shipped.
+        let (next, object) = segment(2, 3, writer);
+        let error = db.put_level0_large(generation, &next, &object[..object.len() / 2]).await.unwrap_err();
+        assert!(matches!(error, LogError::Staged { .. }), "{error}");
+        assert!(
+            db.open_segment(generation, SegmentKey::shipped(Txid::new(2))).await.unwrap_err().is_not_found()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn damage_and_misplacement_are_said_with_the_objects_name() {
+    each_store(async |store| {
+        let db = database(&store, "app.db");
+        let writer = WriterNonce::random();
+        let generation = begin(&db, writer).await;
+        let (info, object) = segment(1, 40, writer);
+        let at = |txid| SegmentKey::shipped(Txid::new(txid));
+        let place = async |txid, bytes: Bytes| {
+            store.put(&db.layout().segment(generation, at(txid)), bytes).await.unwrap();
+            db.open_segment(generation, at(txid)).await
+        };
+        // Renamed.
+        let error = place(2, object.clone()).await.unwrap_err();
+        assert!(matches!(error, LogError::Misplaced { found, .. } if found == info.meta().range), "{error}");
+        // The end, the start, nothing, and something else.
+        let mut damaged = object.to_vec();
+        *damaged.last_mut().unwrap() ^= 1;
+        for bytes in
+            [damaged.into(), object.slice(..1000), Bytes::new(), Bytes::from_static(b"not a segment")]
+        {
+            let error = place(3, bytes).await.unwrap_err();
+            assert!(matches!(error, LogError::Segment { .. }), "{error}");
+            assert!(error.to_string().contains("0/0000000000000003.seg"), "{error}");
+        }
+        // A group: it opens, and the group says so when it is decoded.
+        let group = info.groups()[1];
+        let mut damaged = object.to_vec();
+        damaged[group.offset as usize + 100] ^= 1;
+        let handle = place(1, damaged.into()).await.unwrap();
+        let fetched = handle.fetch(0..2).await.unwrap();
+        let mut scratch = GroupScratch::new();
+        fetched.decode(0, &mut scratch).unwrap();
+        let error = fetched.decode(1, &mut scratch).unwrap_err();
+        assert!(error.to_string().contains("group 1"), "{error}");
+        // The object got shorter since it was opened.
+        let handle = place(1, object.clone()).await.unwrap();
+        store.put(handle.key(), object.slice(..2000)).await.unwrap();
+        let error = handle.fetch(0..info.groups().len()).await.unwrap_err();
+        assert!(matches!(error, LogError::Segment { .. }), "{error}");
     })
     .await;
 }

@@ -27,6 +27,7 @@ async fn what_is_put_is_read_back_whole_and_in_parts() {
             store.get_range(&key("db/x/0/a.seg"), 399_990..500_000).await.unwrap(),
             content[399_990..]
         );
+        assert!(store.get_range(&key("db/x/0/a.seg"), 400_000..400_001).await.unwrap().is_empty());
         assert!(store.get_range(&key("db/x/0/a.seg"), 7..7).await.unwrap().is_empty());
         let (suffix, len) = store.get_suffix(&key("db/x/0/a.seg"), 100).await.unwrap();
         assert_eq!((suffix, len), (Bytes::from(content[399_900..].to_vec()), 400_000));
@@ -38,6 +39,8 @@ async fn what_is_put_is_read_back_whole_and_in_parts() {
         assert_eq!(store.get(&key("db/x/0/a.seg")).await.unwrap(), "shorter");
         store.put(&key("empty"), "").await.unwrap();
         assert_eq!(store.get(&key("empty")).await.unwrap(), "");
+        assert_eq!(store.get_suffix(&key("empty"), 10).await.unwrap(), (Bytes::new(), 0));
+        assert_eq!(store.counts().retries, 0);
     })
     .await;
 }

@@ -37,51 +37,61 @@ impl Store {
     pub async fn create(&self, key: &Key, payload: impl Into<PutPayload>) -> Result<Created, StoreError> {
         let payload = payload.into();
         let len = payload.content_length() as u64;
-        let backend = &self.shared.backend;
         let mut attempts = Attempts::new(self.patience);
-        let mut next = Step::Send;
+        let mut next = if self.fenced { Step::Send } else { Step::Look { met: false } };
         loop {
             let failure = match next {
-                Step::Send => {
-                    match self.attempt(Request::Create, len, 0, backend.create(key, payload.clone())).await {
-                        Ok(()) => return Ok(Created::New),
-                        Err(failure) if failure.kind == FailureKind::Exists => {
-                            next = Step::Look { met: true };
+                Step::Send => match self.send(key, &payload, len).await {
+                    Ok(()) => return Ok(Created::New),
+                    Err(failure) if failure.kind == FailureKind::Exists => {
+                        next = Step::Look { met: true };
+                        continue;
+                    }
+                    Err(failure) => {
+                        if failure.kind == FailureKind::Unknown {
+                            next = Step::Look { met: false };
+                        }
+                        failure
+                    }
+                },
+                Step::Look { met } => match self.look(key, len).await {
+                    Ok(found) if is_same(&payload, &found) => return Ok(Created::AlreadyOurs),
+                    Ok(found) => return Ok(Created::Taken(found)),
+                    Err(failure) if matches!(failure.kind, FailureKind::NotFound | FailureKind::NoStore) => {
+                        next = Step::Send;
+                        if !met {
                             continue;
                         }
-                        Err(failure) => {
-                            if failure.kind == FailureKind::Unknown {
-                                next = Step::Look { met: false };
-                            }
-                            failure
-                        }
+                        // Deleted since, or in conflict with a create in flight that then failed.
+                        let reason = "the store answers that it exists, and then that it does not";
+                        Failure::new(FailureKind::NotSent, reason)
                     }
-                }
-                Step::Look { met } => {
-                    match self.attempt(Request::Get, 0, len, backend.get(key, Part::All)).await {
-                        Ok(found) => {
-                            self.shared.counters.received(found.bytes.len() as u64);
-                            let ours = is_same(&payload, &found.bytes);
-                            return Ok(if ours { Created::AlreadyOurs } else { Created::Taken(found.bytes) });
-                        }
-                        Err(failure) if failure.kind == FailureKind::NotFound => {
-                            next = Step::Send;
-                            if !met {
-                                continue;
-                            }
-                            // Deleted since, or in conflict with a create in flight that then failed.
-                            let reason = "the store answers that it exists, and then that it does not";
-                            Failure::new(FailureKind::NotSent, reason)
-                        }
-                        // Not to know whose object it is, is not to know the outcome.
-                        Err(failure) if failure.is_transient() => {
-                            Failure { kind: FailureKind::Unknown, ..failure }
-                        }
-                        Err(failure) => failure,
+                    // Not to know whose object it is, is not to know the outcome; unless nothing was sent yet.
+                    Err(failure) if failure.is_transient() && (met || attempts.outcome_unknown()) => {
+                        Failure { kind: FailureKind::Unknown, ..failure }
                     }
-                }
+                    Err(failure) if failure.is_transient() => {
+                        Failure { kind: FailureKind::NotSent, ..failure }
+                    }
+                    Err(failure) => failure,
+                },
             };
             self.again(&mut attempts, Request::Create, key.as_str(), failure).await?;
+        }
+    }
+
+    async fn look(&self, key: &Key, expected: u64) -> Result<Bytes, Failure> {
+        let found = self.attempt(Request::Get, 0, expected, self.shared.backend.get(key, Part::All)).await?;
+        self.shared.counters.received(found.bytes.len() as u64);
+        Ok(found.bytes)
+    }
+
+    async fn send(&self, key: &Key, payload: &PutPayload, len: u64) -> Result<(), Failure> {
+        let backend = &self.shared.backend;
+        if self.fenced {
+            self.attempt(Request::Create, len, 0, backend.create(key, payload.clone())).await
+        } else {
+            self.attempt(Request::Put, len, 0, backend.put(key, payload.clone())).await
         }
     }
 }

@@ -11,6 +11,7 @@ mod error;
 mod key;
 mod list;
 mod open;
+mod probe;
 mod retry;
 mod upload;
 mod url;
@@ -33,6 +34,7 @@ pub use create::Created;
 pub use error::StoreError;
 pub use key::{InvalidKey, Key, Prefix};
 pub use list::Listing;
+pub use probe::{Capabilities, Verdict};
 pub use retry::Patience;
 pub use upload::Upload;
 pub use url::{Location, ParseStoreUrlError, StoreUrl};
@@ -56,6 +58,8 @@ pub struct ObjectInfo {
 pub struct Store {
     shared: Arc<Shared>,
     patience: Patience,
+    /// Whether creates rely on the store's put-if-absent.
+    fenced: bool,
 }
 
 #[derive(Debug)]
@@ -93,13 +97,25 @@ impl Store {
 
     fn with_backend(backend: Box<dyn Backend>, url: String) -> Store {
         let shared = Shared { backend, url, counters: Counters::default() };
-        Store { shared: Arc::new(shared), patience: Patience::BACKGROUND }
+        Store { shared: Arc::new(shared), patience: Patience::BACKGROUND, fenced: true }
     }
 
     /// This store with another patience; connections and counters are shared.
     #[must_use]
     pub fn with_patience(&self, patience: Patience) -> Store {
-        Store { shared: Arc::clone(&self.shared), patience }
+        Store { patience, ..self.clone() }
+    }
+
+    /// This store for use although it has no put-if-absent: creates look first and then put. Two writers who do
+    /// so at the same moment can both succeed, and one of them loses what it wrote.
+    #[must_use]
+    pub fn unfenced(&self) -> Store {
+        Store { fenced: false, ..self.clone() }
+    }
+
+    /// Whether creates rely on the store's put-if-absent: false after [`Store::unfenced`].
+    pub fn is_fenced(&self) -> bool {
+        self.fenced
     }
 
     /// The store's URL. Holds no credentials.
@@ -119,7 +135,8 @@ impl Store {
         self.fetch(key, Part::All, PRESUMED).await.map(|fetched| fetched.bytes)
     }
 
-    /// Reads a range of an object, 0-based, end exclusive. Shorter where the object ends inside of it.
+    /// Reads a range of an object, 0-based, end exclusive. What is returned is shorter where the object ends
+    /// inside of the range, and empty where it ends before.
     pub async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         if range.is_empty() {
             return Ok(Bytes::new());
@@ -128,8 +145,13 @@ impl Store {
         self.fetch(key, Part::Range(range), len).await.map(|fetched| fetched.bytes)
     }
 
-    /// Reads the last `n` bytes of an object (all of a shorter one), and tells the object's length.
+    /// Reads the last `n` bytes of an object (all of a shorter one), and tells the object's length. One request,
+    /// on Azure two.
     pub async fn get_suffix(&self, key: &Key, n: u64) -> Result<(Bytes, u64), StoreError> {
+        if !self.shared.backend.reads_suffixes() {
+            let len = self.head(key).await?.len;
+            return Ok((self.get_range(key, len.saturating_sub(n)..len).await?, len));
+        }
         let fetched = self.fetch(key, Part::Suffix(n), n).await?;
         Ok((fetched.bytes, fetched.object_len))
     }

@@ -115,7 +115,7 @@ fn azure(url: &StoreUrl, environment: &Environment) -> Result<Remote, StoreError
             .with_config(AzureConfigKey::Client(ClientConfigKey::AllowHttp), allow_http(endpoint));
     }
     let client = builder.build().map_err(|e| config(url, e))?;
-    Ok(Remote::cloud(Arc::new(client), prefix, AZURE_DELETES_AT_ONCE))
+    Ok(Remote::cloud(Arc::new(client), prefix, AZURE_DELETES_AT_ONCE).without_suffixes())
 }
 
 /// What every cloud's client is set to, unless the environment says otherwise.

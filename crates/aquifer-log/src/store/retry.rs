@@ -24,9 +24,9 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// For work in the background: compaction, listing, restore. Rides out a restart of the store.
+    /// For work in the background: compaction, listing, restore. Rides out a restart of the store, of minutes.
     pub const BACKGROUND: Patience =
-        Patience { tries: 10, total: Duration::from_mins(3), attempt: Duration::from_secs(30) };
+        Patience { tries: 20, total: Duration::from_mins(3), attempt: Duration::from_secs(30) };
 
     /// For the commit path, where a caller that waits is better told soon: it keeps the batch and tries again.
     pub const COMMIT: Patience =
@@ -70,6 +70,11 @@ impl Attempts {
     /// Whether an earlier attempt may have taken effect.
     pub(crate) fn outcome_unknown(&self) -> bool {
         self.unknown
+    }
+
+    /// Makes the current attempt the last one.
+    pub(crate) fn exhaust(&mut self) {
+        self.patience.tries = self.made;
     }
 
     /// After a failed attempt: waits and returns, or gives the failure back when there is no point in, or no

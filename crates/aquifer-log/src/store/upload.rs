@@ -115,13 +115,13 @@ impl Upload {
         loop {
             let completed = self.store.attempt(Request::Multipart, 0, 0, backend.complete()).await;
             let Err(failure) = completed else { return Ok(len) };
-            // S3 forgets an upload once it is complete: then the object is there, which was not of this length
-            // before unless it had this very content, as what has one name always has.
-            if failure.kind == FailureKind::NotFound && attempts.outcome_unknown() {
-                let there = self.store.head(&self.key).await;
-                if there.is_ok_and(|info| info.len == len) {
-                    return Ok(len);
-                }
+            // Perhaps it was done and the answer lost: then the store has forgotten the upload, and the object is
+            // there. One of this length that was there before is as good: what has one name has one content.
+            if failure.kind == FailureKind::Unknown && self.is_there(len).await {
+                return Ok(len);
+            }
+            if !backend.repeats_requests() {
+                attempts.exhaust();
             }
             self.store.again(&mut attempts, Request::Multipart, self.key.as_str(), failure).await?;
         }
@@ -138,6 +138,10 @@ impl Upload {
             Err(e) if !e.is_not_found() => Err(e),
             _ => Ok(()),
         }
+    }
+
+    async fn is_there(&self, len: u64) -> bool {
+        self.store.head(&self.key).await.is_ok_and(|info| info.len == len)
     }
 
     async fn send_part(&mut self) -> Result<(), StoreError> {
@@ -157,7 +161,7 @@ impl Upload {
         let backend = Arc::clone(&multipart.backend);
         let mut first = Some(Arc::clone(&backend).part(number, payload.clone()));
         let (mut store, key) = (self.store.clone(), self.key.clone());
-        if !backend.repeats_parts() {
+        if !backend.repeats_requests() {
             store.patience = Patience { tries: 1, ..store.patience };
         }
         multipart.in_flight.spawn(async move {

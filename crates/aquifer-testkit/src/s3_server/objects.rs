@@ -152,6 +152,9 @@ impl S3 for Objects {
             None => (object.content, None),
             Some(range) => {
                 let range = range.check(len).map_err(|_| s3_error!(InvalidRange))?;
+                if range.is_empty() {
+                    return Err(s3_error!(InvalidRange));
+                }
                 let header = format!("bytes {}-{}/{len}", range.start, range.end.saturating_sub(1));
                 (object.content.slice(range.start as usize..range.end as usize), Some(header))
             }

@@ -31,6 +31,11 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
     /// Reads part of an object, and tells how long all of it is.
     async fn get(&self, key: &Key, part: Part) -> Result<Fetched, Failure>;
 
+    /// Whether `Part::Suffix` can be read.
+    fn reads_suffixes(&self) -> bool {
+        true
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo, Failure>;
 
     /// One page of the objects under a prefix at any depth, ascending by key.
@@ -57,15 +62,15 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
 #[async_trait]
 pub(crate) trait BackendUpload: Send + Sync + std::fmt::Debug {
     /// Begins to send a part and returns what waits for it. Called once per number in ascending order from 0;
-    /// the futures may run side by side. May be called again for a part that failed if `repeats_parts`.
+    /// the futures may run side by side. May be called again for a part that failed if `repeats_requests`.
     fn part(self: Arc<Self>, number: usize, payload: PutPayload) -> BoxFuture<'static, Result<(), Failure>>;
 
-    /// Whether a part that failed can be sent again.
-    fn repeats_parts(&self) -> bool {
+    /// Whether a part or a completion that failed can be sent again.
+    fn repeats_requests(&self) -> bool {
         true
     }
 
-    /// Publishes the object. All parts have been sent. May be called again after it failed.
+    /// Publishes the object. All parts have been sent.
     async fn complete(&self) -> Result<(), Failure>;
 
     /// Forgets it.
@@ -76,7 +81,7 @@ pub(crate) trait BackendUpload: Send + Sync + std::fmt::Debug {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Part {
     All,
-    /// Not empty, 0-based, end exclusive; cut off where the object ends.
+    /// Not empty, 0-based, end exclusive; cut off where the object ends, which may be before it starts.
     Range(Range<u64>),
     /// The last bytes, or all of a shorter object.
     Suffix(u64),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aquifer_format::Timestamp;
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use object_store::client::{HttpError, HttpErrorKind};
@@ -32,6 +33,7 @@ pub(crate) struct Remote {
     root: String,
     /// Keys that one delete request takes.
     deletes_at_once: usize,
+    reads_suffixes: bool,
 }
 
 /// What the clouds' clients can do besides the general trait.
@@ -54,11 +56,16 @@ impl Remote {
     ) -> Remote {
         let root = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let cloud = Cloud { pages: Arc::clone(&client) as _, parts: Arc::clone(&client) as _ };
-        Remote { objects: client, cloud: Some(cloud), root, deletes_at_once }
+        Remote { objects: client, cloud: Some(cloud), root, deletes_at_once, reads_suffixes: true }
+    }
+
+    /// For a service that cannot read the end of an object whose length is not known.
+    pub(crate) fn without_suffixes(self) -> Remote {
+        Remote { reads_suffixes: false, ..self }
     }
 
     pub(crate) fn plain(objects: Arc<dyn ObjectStore>) -> Remote {
-        Remote { objects, cloud: None, root: String::new(), deletes_at_once: 1 }
+        Remote { objects, cloud: None, root: String::new(), deletes_at_once: 1, reads_suffixes: true }
     }
 
     fn path(&self, key: &Key) -> Result<Path, Failure> {
@@ -69,9 +76,11 @@ impl Remote {
         Path::parse(format!("{}{name}", self.root)).map_err(|e| Failure::new(FailureKind::Refused, e))
     }
 
-    /// What is at a path, or `None` where it lies outside of this store or cannot be a key.
-    fn info(&self, meta: &ObjectMeta) -> Option<ObjectInfo> {
+    /// What a listing found, or `None` for what no key can name: `object_store` drops the slash at the end of
+    /// the markers that some tools make for directories, and so they appear outside of the prefix.
+    fn info(&self, prefix: &Prefix, meta: &ObjectMeta) -> Option<ObjectInfo> {
         let key = Key::parse(meta.location.as_ref().strip_prefix(&self.root)?).ok()?;
+        prefix.strip(&key)?;
         let last_modified = Timestamp::from_millis(meta.last_modified.timestamp_millis());
         Some(ObjectInfo { key, len: meta.size, last_modified })
     }
@@ -116,13 +125,19 @@ impl Backend for Remote {
     }
 
     async fn get(&self, key: &Key, part: Part) -> Result<Fetched, Failure> {
-        let range = match part {
+        let range = match &part {
             Part::All => None,
-            Part::Range(range) => Some(GetRange::Bounded(range)),
-            Part::Suffix(n) => Some(GetRange::Suffix(n)),
+            Part::Range(range) => Some(GetRange::Bounded(range.clone())),
+            Part::Suffix(n) => Some(GetRange::Suffix(*n)),
         };
         let options = GetOptions { range, ..GetOptions::default() };
-        let answer = self.objects.get_opts(&self.path(key)?, options).await.map_err(classify)?;
+        let answer = match self.objects.get_opts(&self.path(key)?, options).await.map_err(classify) {
+            // No byte of the range is there; S3 says so of every suffix of an empty object, too.
+            Err(failure) if part != Part::All && is_beyond_end(&failure) => {
+                return Ok(Fetched { bytes: Bytes::new(), object_len: 0 });
+            }
+            answer => answer?,
+        };
         let (object_len, range) = (answer.meta.size, answer.range.clone());
         let bytes = answer.bytes().await.map_err(classify)?;
         if bytes.len() as u64 != range.end - range.start {
@@ -130,6 +145,10 @@ impl Backend for Remote {
             return Err(Failure::new(FailureKind::NotSent, reason));
         }
         Ok(Fetched { bytes, object_len })
+    }
+
+    fn reads_suffixes(&self) -> bool {
+        self.reads_suffixes
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, Failure> {
@@ -145,7 +164,8 @@ impl Backend for Remote {
                 _ => None,
             };
             let (result, next) = self.page(cloud, prefix, from, false, None).await?;
-            let mut items: Vec<_> = result.objects.iter().filter_map(|meta| self.info(meta)).collect();
+            let mut items: Vec<_> =
+                result.objects.iter().filter_map(|meta| self.info(prefix, meta)).collect();
             // Not every service that speaks a cloud's protocol honours where to start.
             items.retain(|info| after.as_ref().is_none_or(|after| info.key > *after));
             items.sort_by(|a, b| a.key.cmp(&b.key));
@@ -160,7 +180,7 @@ impl Backend for Remote {
             _ => self.objects.list(under.as_ref()),
         };
         let found: Vec<ObjectMeta> = stream.try_collect().await.map_err(classify)?;
-        let mut items: Vec<_> = found.iter().filter_map(|meta| self.info(meta)).collect();
+        let mut items: Vec<_> = found.iter().filter_map(|meta| self.info(prefix, meta)).collect();
         items.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Page { items, next: None })
     }
@@ -267,7 +287,7 @@ impl BackendUpload for PlainUpload {
         })
     }
 
-    fn repeats_parts(&self) -> bool {
+    fn repeats_requests(&self) -> bool {
         false
     }
 
@@ -287,7 +307,7 @@ fn bucket_missing(failure: Failure) -> Failure {
 
 fn no_bucket(failure: Failure) -> Failure {
     let reason = format!("the bucket does not exist, create it first ({})", failure.reason);
-    Failure { kind: FailureKind::Refused, reason, source: failure.source }
+    Failure { kind: FailureKind::Refused, reason, ..failure }
 }
 
 /// What one attempt's error means for the next.
@@ -302,20 +322,27 @@ fn classify(error: Error) -> Failure {
         | Error::InvalidPath { .. }
         | Error::UnknownConfigurationKey { .. } => FailureKind::Refused,
         _ => match http_status(&reason) {
+            Some(501) => FailureKind::Refused,
             Some(408 | 409 | 429 | 500..) => FailureKind::Unknown,
             Some(400) if is_about_credentials(&reason) => FailureKind::Denied,
             Some(300..=499) => FailureKind::Refused,
             _ if reason.contains("Received redirect without LOCATION") => FailureKind::Refused,
+            // Not HTTP: what a store in memory says of such a range.
+            _ if reason.contains("Wanted range starting at") => FailureKind::Refused,
             _ if was_never_sent(&error) => FailureKind::NotSent,
             _ => FailureKind::Unknown,
         },
     };
-    let failure = Failure { kind, reason: advise(reason), source: error.into() };
     let about_bucket = ["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"];
-    if kind == FailureKind::NotFound && about_bucket.iter().any(|text| failure.reason.contains(text)) {
-        return no_bucket(failure);
-    }
-    failure
+    let missing_bucket = about_bucket.iter().any(|text| reason.contains(text));
+    let failure = Failure { kind, reason: shorten(reason), source: error.into() };
+    if missing_bucket { no_bucket(failure) } else { failure }
+}
+
+fn is_beyond_end(failure: &Failure) -> bool {
+    failure.reason.starts_with("416 ")
+        || failure.reason.contains("status code: 416")
+        || failure.reason.contains("Wanted range starting at")
 }
 
 /// The last error of the chain that says something of its own; the ones around it repeat it.
@@ -356,12 +383,23 @@ fn was_never_sent(error: &Error) -> bool {
     false
 }
 
-fn advise(reason: String) -> String {
+/// The reason in few words: of an answer the status, and code and message of the XML that clouds send with it.
+fn shorten(reason: String) -> String {
     if reason.contains("Received redirect without LOCATION") {
         return "the bucket is in another region: add ?region=… to the store's URL or set AWS_REGION"
             .to_owned();
     }
-    reason
+    let Some((_, answer)) = reason.split_once("status code: ") else { return reason };
+    let element = |name: &str| {
+        let (_, rest) = answer.split_once(&format!("<{name}>"))?;
+        rest.split_once('<').map(|(text, _)| text.trim()).filter(|text| !text.is_empty())
+    };
+    let Some(code) = element("Code") else { return reason };
+    let status = answer.split(": ").next().unwrap_or_default();
+    match element("Message") {
+        Some(message) => format!("{status}, {code}: {message}"),
+        None => format!("{status}, {code}"),
+    }
 }
 
 /// How long an idle connection may be kept: below what load balancers allow, so that a request seldom meets a
