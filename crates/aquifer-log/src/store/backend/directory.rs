@@ -5,8 +5,10 @@
 //! told from what is in use; a create that meets an object does not answer before that object is durable;
 //! listings come in key order; a directory that does not exist is an error and not an empty store.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,11 +40,19 @@ struct Root {
     path: PathBuf,
     staged: AtomicU64,
     swept: AtomicBool,
+    /// Hashes of the paths of directories whose names are durable up to the root: 8 bytes for each level of
+    /// each database that this process writes to.
+    durable: Mutex<HashSet<u64>>,
 }
 
 impl Directory {
     pub(crate) fn new(path: PathBuf) -> Directory {
-        Directory(Arc::new(Root { path, staged: AtomicU64::new(0), swept: AtomicBool::new(false) }))
+        Directory(Arc::new(Root {
+            path,
+            staged: AtomicU64::new(0),
+            swept: AtomicBool::new(false),
+            durable: Mutex::default(),
+        }))
     }
 
     /// Runs file work where it may block. Dropping the future does not stop work that has begun.
@@ -252,21 +262,48 @@ impl Root {
             match named {
                 Ok(()) => {
                     staged.remove = how == Publish::IfAbsent;
-                    return sync_dir(&dir)
-                        .map_err(|e| Failure::new(FailureKind::Unknown, annotate("sync", &dir, &e)));
+                    return match self.make_durable(&dir) {
+                        Err(e) if !is_absent(&e) => {
+                            Err(Failure::new(FailureKind::Unknown, annotate("sync", &dir, &e)))
+                        }
+                        // Gone already: someone deleted the object, and with it the directory.
+                        _ => Ok(()),
+                    };
                 }
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                     // Its maker may have died before its name was durable; who hears "exists" relies on it.
-                    sync_dir(&dir).map_err(|e| not_done("sync", &dir, e))?;
-                    return Err(Failure::new(FailureKind::Exists, annotate("create", &path, &e)));
+                    return match self.make_durable(&dir) {
+                        Err(e) if !is_absent(&e) => Err(not_done("sync", &dir, e)),
+                        _ => Err(Failure::new(FailureKind::Exists, annotate("create", &path, &e))),
+                    };
                 }
-                Err(e) if e.kind() == ErrorKind::NotFound => {
-                    create_dir_durably(&dir).map_err(|e| not_done("create", &dir, e))?;
-                }
+                Err(e) if e.kind() == ErrorKind::NotFound => match create_dir_durably(&dir) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(not_done("create", &dir, e)),
+                    _ => {}
+                },
                 Err(e) => return Err(not_done("create", &path, e)),
             }
         }
         Err(not_done("create", &path, io::Error::from(ErrorKind::NotFound)))
+    }
+
+    /// Makes a name in a directory durable: syncs the directory and, once, those above it, which another
+    /// process may have made a moment ago and not synced yet.
+    fn make_durable(&self, dir: &Path) -> io::Result<()> {
+        sync_dir(dir)?;
+        let mut above = dir;
+        while above != self.path {
+            if !lock(&self.durable).insert(hash(above)) {
+                return Ok(());
+            }
+            let Some(parent) = above.parent() else { return Ok(()) };
+            if let Err(e) = sync_dir(parent) {
+                lock(&self.durable).remove(&hash(above));
+                return Err(e);
+            }
+            above = parent;
+        }
+        Ok(())
     }
 
     /// What a directory holds, in the order of the keys below it: a directory sorts as its name and a slash.
@@ -332,6 +369,7 @@ impl Root {
         // Object stores have no empty directories.
         let mut dir = path.parent();
         while let Some(empty) = dir.filter(|d| *d != self.path && fs::remove_dir(d).is_ok()) {
+            lock(&self.durable).remove(&hash(empty));
             dir = empty.parent();
         }
         Ok(())
@@ -408,6 +446,10 @@ fn annotate(verb: &str, path: &Path, error: &io::Error) -> String {
 fn sync_dir(dir: &Path) -> io::Result<()> {
     // Directories cannot be opened for syncing elsewhere.
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+fn hash(path: &Path) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(path)
 }
 
 /// Makes a directory and its missing parents, and makes their names durable.
@@ -494,4 +536,45 @@ const OVER: &str = "the upload has ended";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::FileTimes;
+
+    use super::*;
+
+    fn age(path: &Path, by: Duration) {
+        let times = FileTimes::new().set_modified(SystemTime::now() - by);
+        File::options().write(true).open(path).unwrap().set_times(times).unwrap();
+    }
+
+    #[test]
+    fn only_what_crashed_writers_left_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Directory::new(dir.path().to_path_buf()).0;
+        let tmp = dir.path().join(".aquifer/tmp");
+        fs::create_dir_all(&tmp).unwrap();
+        let path = |name: &str| tmp.join(name);
+        for name in ["left", "recent", "in use"] {
+            fs::write(path(name), "torn").unwrap();
+        }
+        let in_use = File::open(path("in use")).unwrap();
+        in_use.try_lock().unwrap();
+        age(&path("left"), Duration::from_hours(1));
+        age(&path("in use"), Duration::from_hours(1));
+        drop(root.stage().unwrap());
+        assert!(!path("left").exists());
+        assert!(path("recent").exists());
+        assert!(path("in use").exists());
+        assert_eq!(fs::read_dir(&tmp).unwrap().count(), 2, "what is not published is removed");
+    }
+
+    #[test]
+    fn files_being_written_are_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Directory::new(dir.path().to_path_buf()).0;
+        let staged = root.stage().unwrap();
+        assert!(File::open(&staged.path).unwrap().try_lock().is_err());
+    }
 }

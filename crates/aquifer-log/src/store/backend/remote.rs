@@ -405,3 +405,36 @@ fn shorten(reason: String) -> String {
 /// How long an idle connection may be kept: below what load balancers allow, so that a request seldom meets a
 /// connection that is being closed.
 pub(crate) const IDLE_CONNECTION: Duration = Duration::from_secs(50);
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::Store;
+
+    #[tokio::test]
+    async fn ends_of_objects_are_read_where_suffixes_cannot_be() {
+        let backend = Remote::plain(Arc::new(InMemory::new())).without_suffixes();
+        let store = Store::with_backend(Box::new(backend), "memory".to_owned());
+        let key = Key::parse("a").expect("a key");
+        for (content, n, suffix) in [("0123456789", 3, "789"), ("01", 3, "01"), ("", 3, "")] {
+            store.put(&key, content).await.expect("a put");
+            let (read, len) = store.get_suffix(&key, n).await.expect("its end");
+            assert_eq!((&read[..], len), (suffix.as_bytes(), content.len() as u64));
+        }
+        let absent = Key::parse("b").expect("a key");
+        assert!(store.get_suffix(&absent, 3).await.expect_err("nothing there").is_not_found());
+    }
+
+    #[test]
+    fn reasons_are_short_and_say_what_the_service_said() {
+        let answer = "Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?><Error>\
+                      <Code>AccessDenied</Code><Message>Not you.</Message></Error>";
+        assert_eq!(shorten(answer.to_owned()), "403 Forbidden, AccessDenied: Not you.");
+        assert_eq!(http_status(answer), Some(403));
+        let plain = "Server returned non-2xx status code: 502 Bad Gateway: <html>";
+        assert_eq!(shorten(plain.to_owned()), plain);
+        assert_eq!(http_status(plain), Some(502));
+    }
+}
