@@ -145,6 +145,15 @@ impl DatabaseStore {
         }
     }
 
+    /// The levels of a generation that have objects, ascending.
+    pub async fn levels(&self, generation: GenerationId) -> Result<Vec<Level>, LogError> {
+        let dirs: Vec<String> =
+            self.store.list_dirs(&self.layout.generation(generation)).try_collect().await?;
+        let mut levels: Vec<Level> = dirs.iter().filter_map(|dir| dir.parse().ok()).collect();
+        levels.sort_unstable();
+        Ok(levels)
+    }
+
     /// The segments of a level whose first txid is greater than `after` (of a snapshot: its last), ascending.
     pub fn segments(&self, generation: GenerationId, level: Level, after: Txid) -> Listing<ListedSegment> {
         let listing = self.objects(generation, level, after);

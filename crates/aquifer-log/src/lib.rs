@@ -3,7 +3,8 @@
 //! - [`store`]: object stores, and the put-if-absent that the commit protocol rests on;
 //! - [`layout`]: which object is what;
 //! - [`DatabaseStore`]: a database's generations and segments, and how a writer extends them;
-//! - [`SegmentHandle`]: reading of a segment only what is wanted.
+//! - [`SegmentHandle`]: reading of a segment only what is wanted;
+//! - [`Plan`]: the fewest segments that make up a revision.
 
 mod database;
 mod error;
@@ -11,6 +12,7 @@ mod generation;
 pub mod layout;
 mod name;
 mod owner;
+mod plan;
 mod segment_io;
 pub mod store;
 
@@ -20,5 +22,6 @@ pub use generation::GenerationRecord;
 pub use layout::{Level, SegmentKey};
 pub use name::{DatabaseName, DatabaseNameError};
 pub use owner::{OwnerRecord, ServerRecord};
+pub use plan::{Plan, PlanError, Step, Target};
 pub use segment_io::{FetchedGroups, SegmentHandle};
 pub use store::{Store, StoreError, StoreUrl};

@@ -85,6 +85,16 @@ impl SegmentHandle {
         &self.info
     }
 
+    /// Bytes of the object that opening it read and kept, so that fetching its groups costs no request.
+    pub fn kept_bytes(&self) -> usize {
+        self.whole.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Gives the memory of [`SegmentHandle::kept_bytes`] back: groups are then fetched when they are wanted.
+    pub fn forget_bytes(&mut self) {
+        self.whole = None;
+    }
+
     /// Cuts a range of groups, by number, into pieces to fetch with one request each: of at most `max_bytes`,
     /// or one group.
     pub fn pieces(&self, groups: Range<usize>, max_bytes: u64) -> Vec<Range<usize>> {

@@ -1,0 +1,8 @@
+//! Plans, compaction, snapshots, retention and verification, over histories whose every image is known.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod history;
+mod plan;
+#[path = "../stores/mod.rs"]
+mod stores;
