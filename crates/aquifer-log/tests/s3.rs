@@ -124,17 +124,50 @@ async fn a_missing_bucket_is_not_a_missing_object() {
 #[tokio::test]
 async fn a_server_that_is_not_there_was_not_sent_anything() {
     let (server, _) = server().await;
-    let url = server.url("");
-    let store = open(&server, &url);
-    drop(server);
-    // The listener is closed by its task's end, for which there is no signal but the connections it refuses.
-    let error = loop {
-        match store.create(&key("a"), "x").await {
-            Err(error) if !error.outcome_unknown() => break error,
-            _ => {}
-        }
-    };
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let store = open(&server, &format!("s3://bucket?endpoint=http://{unused}"));
+    let error = store.create(&key("a"), "x").await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { outcome_unknown: false, .. }), "{error:?}");
+    assert!(error.to_string().contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_whose_certificate_nobody_trusts_is_not_talked_to() {
+    let server = S3Server::start_tls(Conditions::Honoured).await;
+    let error = open(&server, &server.url("")).create(&key("a"), "x").await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+const TLS_URL: &str = "AQUIFER_TEST_TLS_URL";
+
+/// Not a test of its own: the client of [`a_server_with_a_trusted_certificate_is_talked_to`].
+#[tokio::test]
+async fn client_with_tls() {
+    let Ok(url) = std::env::var(TLS_URL) else { return };
+    let store = Store::open(&url.parse().unwrap()).unwrap().with_patience(Patience::COMMIT);
+    assert_eq!(store.create(&key("a"), "over TLS").await.unwrap(), Created::New);
+    assert_eq!(store.get(&key("a")).await.unwrap(), "over TLS");
+}
+
+/// Credentials and trusted certificates from the environment, as for every other client of S3: that takes a
+/// process of its own.
+#[tokio::test]
+async fn a_server_with_a_trusted_certificate_is_talked_to() {
+    let server = S3Server::start_tls(Conditions::Honoured).await;
+    let dir = tempfile::tempdir().unwrap();
+    let certificate = dir.path().join("trusted.pem");
+    std::fs::write(&certificate, server.certificate().unwrap()).unwrap();
+    let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "client_with_tls"])
+        .env(TLS_URL, server.url("tls"))
+        .env("SSL_CERT_FILE", certificate)
+        .envs(server.environment())
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(server.keys(), ["tls/a"]);
 }
 
 #[tokio::test]
@@ -250,4 +283,15 @@ async fn what_others_left_in_the_bucket_does_no_harm() {
     server.put_object("p/db/a//b", Bytes::from_static(b"x"));
     let error = store.list(&Prefix::ROOT, None).try_next().await.unwrap_err();
     assert!(error.to_string().contains("p/db/a//b"), "{error}");
+}
+
+#[tokio::test]
+async fn missing_credentials_are_named_as_the_cause() {
+    let server = S3Server::start(Conditions::Honoured).await;
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let environment = [("AWS_METADATA_ENDPOINT".to_owned(), format!("http://{unused}"))];
+    let store = Store::open_with_environment(&server.url("").parse().unwrap(), environment).unwrap();
+    let error = store.with_patience(Patience::COMMIT).get(&key("a")).await.unwrap_err();
+    assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
+    assert!(server.take_log().is_empty());
 }

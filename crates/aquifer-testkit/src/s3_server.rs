@@ -3,7 +3,6 @@
 
 mod objects;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +13,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{self, ServerConfig};
 
 use objects::Objects;
 
@@ -70,6 +73,7 @@ struct Shared {
 /// The server. Stops when dropped; what it stores is gone then.
 pub struct S3Server {
     address: SocketAddr,
+    certificate: Option<String>,
     shared: Arc<Shared>,
     accepting: AbortHandle,
 }
@@ -89,6 +93,24 @@ impl S3Server {
     /// # Panics
     /// If no port can be had.
     pub async fn start(conditions: Conditions) -> S3Server {
+        S3Server::listen(conditions, None).await
+    }
+
+    /// As [`S3Server::start`], for `https://localhost` with a certificate of its own.
+    pub async fn start_tls(conditions: Conditions) -> S3Server {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("its key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|config| {
+                config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key)
+            })
+            .expect("a usable certificate");
+        S3Server::listen(conditions, Some((TlsAcceptor::from(Arc::new(config)), made.cert.pem()))).await
+    }
+
+    async fn listen(conditions: Conditions, tls: Option<(TlsAcceptor, String)>) -> S3Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port on loopback");
         let address = listener.local_addr().expect("a bound socket has an address");
         let objects = Objects::new(Self::BUCKET, conditions);
@@ -96,8 +118,9 @@ impl S3Server {
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = service.build();
         let shared = Arc::new(Shared { objects, faults: Mutex::default(), log: Mutex::default() });
-        let accepting = tokio::spawn(accept(listener, service, Arc::clone(&shared))).abort_handle();
-        S3Server { address, shared, accepting }
+        let (acceptor, certificate) = tls.unzip();
+        let accepting = tokio::spawn(accept(listener, acceptor, service, Arc::clone(&shared))).abort_handle();
+        S3Server { address, certificate, shared, accepting }
     }
 
     /// The URL of a store in the server's bucket, under a prefix that may be empty.
@@ -106,9 +129,17 @@ impl S3Server {
         format!("s3://{}{slash}{prefix}?endpoint={}&region=us-east-1", Self::BUCKET, self.endpoint())
     }
 
-    /// `http://127.0.0.1:port`
+    /// `http://127.0.0.1:port`, or with TLS `https://localhost:port`.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        match self.certificate {
+            Some(_) => format!("https://localhost:{}", self.address.port()),
+            None => format!("http://{}", self.address),
+        }
+    }
+
+    /// The server's certificate in PEM, with TLS: a client must trust it.
+    pub fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
     }
 
     /// The environment variables that let a client in.
@@ -160,14 +191,31 @@ impl Drop for S3Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: S3Service, shared: Arc<Shared>) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    service: S3Service,
+    shared: Arc<Shared>,
+) {
     // Dropped with this task, and all connections with it.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve(stream, service.clone(), Arc::clone(&shared)));
+                    // Small answers must not wait for the client's delayed acknowledgement.
+                    let _ = stream.set_nodelay(true);
+                    let (acceptor, service, shared) = (acceptor.clone(), service.clone(), Arc::clone(&shared));
+                    connections.spawn(async move {
+                        match acceptor {
+                            None => serve(stream, service, shared).await,
+                            Some(acceptor) => {
+                                if let Ok(stream) = acceptor.accept(stream).await {
+                                    serve(stream, service, shared).await;
+                                }
+                            }
+                        }
+                    });
                 }
                 Err(_) => return,
             },
@@ -188,13 +236,14 @@ impl fmt::Display for Closed {
 
 impl std::error::Error for Closed {}
 
-async fn serve(stream: TcpStream, service: S3Service, shared: Arc<Shared>) -> Result<(), Infallible> {
-    // Small answers must not wait for the client's delayed acknowledgement.
-    let _ = stream.set_nodelay(true);
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: S3Service,
+    shared: Arc<Shared>,
+) {
     let answer = service_fn(move |request| answer(request, service.clone(), Arc::clone(&shared)));
     // An error is a client that went away, or a fault.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
-    Ok(())
 }
 
 async fn answer(

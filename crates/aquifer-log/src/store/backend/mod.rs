@@ -1,6 +1,7 @@
 //! What a store must be able to do, once and without retries.
 
 mod directory;
+mod failure;
 mod remote;
 
 use std::ops::Range;
