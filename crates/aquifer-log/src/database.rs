@@ -70,6 +70,11 @@ impl DatabaseStore {
         DatabaseStore { store, name, layout }
     }
 
+    /// The same database, with requests that keep trying for as long as told.
+    pub fn with_patience(&self, patience: Patience) -> DatabaseStore {
+        DatabaseStore { store: self.store.with_patience(patience), ..self.clone() }
+    }
+
     /// The names of all databases in a store, ascending by key. Directories that are none are skipped.
     pub fn list(store: &Store) -> Listing<DatabaseName> {
         let dirs = store.list_dirs(&Prefix::ROOT);

@@ -11,6 +11,26 @@ pub enum Error {
     #[error(transparent)]
     Sqlite(#[from] aquifer_sqlite::Error),
 
+    /// The store, or what is in it.
+    #[error(transparent)]
+    Log(#[from] aquifer_log::LogError),
+
+    /// The replica has stopped before.
+    #[error("replication has stopped: {0}")]
+    Stopped(String),
+
+    /// The run before put a batch and did not live to note it, and this one could not ask when it started: local state
+    /// is wound back to the last batch known to be durable, and pages are compared. Replicas handle it by themselves.
+    #[error("the replica of {database} holds txid {} of the run before this one", after.next())]
+    Behind {
+        /// The database's name.
+        database: String,
+        /// The last batch known to be durable.
+        after: Txid,
+        /// Who wrote the one after it: the run before.
+        writer: WriterNonce,
+    },
+
     /// A batch could not be encoded: a defect of this program.
     #[error("a batch cannot be encoded: {0}")]
     Encode(aquifer_format::segment::EncodeError),
@@ -31,6 +51,26 @@ pub enum Error {
         path: PathBuf,
         /// The state directory.
         state: PathBuf,
+    },
+
+    /// The file's name cannot name a database in a store.
+    #[error("{path}: {source}: give it a name with --name")]
+    Name {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: aquifer_log::DatabaseNameError,
+    },
+
+    /// Two databases would have the same name in the store.
+    #[error("{path} and {other} would both be '{name}' in the store: give one of them another name with --name")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The database.
+        path: PathBuf,
+        /// The one that has the name.
+        other: PathBuf,
     },
 
     /// The file at the path now has pages of another size: another database.
@@ -67,7 +107,9 @@ impl Error {
     /// Whether the same step may succeed later, without anyone mending anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Error::Sqlite(e) => e.is_transient(),
+            Error::Sqlite(e) => e.is_transient() || matches!(e, aquifer_sqlite::Error::Missing(_)),
+            Error::Log(e) => e.is_transient(),
+            Error::Behind { .. } => true,
             _ => false,
         }
     }

@@ -1,8 +1,18 @@
 //! Capture, shipping, restore and follow.
 #![forbid(unsafe_code)]
 
+mod budget;
 pub mod capture;
 mod error;
+mod options;
+mod replica;
+mod replicator;
 pub mod state;
+mod status;
+mod watch;
+mod workers;
 
 pub use error::{Error, Result};
+pub use options::ReplicaOptions;
+pub use replicator::{Replicator, ReplicatorBuilder};
+pub use status::{ReplicaState, ReplicaStatus};

@@ -36,6 +36,7 @@ impl Reader {
         let bytes = match &batch.encoded.body {
             Body::Memory(bytes) => bytes.to_vec(),
             Body::File(path) => std::fs::read(path).unwrap(),
+            Body::Staged(path) => std::fs::read(path).unwrap(),
         };
         let segment = SegmentBytes::parse(&bytes).unwrap();
         segment.verify().unwrap();

@@ -26,7 +26,9 @@ use std::path::{Path, PathBuf};
 use aquifer_format::{PageSize, Pgno};
 
 use crate::handle::{Backfill, Handle, WalLock, WalPosition};
-use crate::wal::{FrameReader, WalError, page_offset};
+use crate::wal::{
+    FRAME_HEADER_LEN, FrameHeader, FrameReader, HEADER_LEN, Salts, WalError, WalHeader, page_offset,
+};
 use crate::{Error, Result};
 
 /// New content of pages is kept in memory up to this many bytes per advance; beyond, it is read again from the WAL.
@@ -203,6 +205,28 @@ impl PinnedDatabase {
             Some(Err(_)) => true,
             None => false,
         }
+    }
+
+    /// Whether something may have come after the pin: a frame stands behind it, or the WAL was reset. Two reads of a few
+    /// bytes, without SQLite and its locks; a transaction that is being written shows already. For polling.
+    pub fn may_have_changed(&mut self) -> bool {
+        let Ok(wal) = open_wal(&mut self.wal, &self.path) else { return true };
+        if self.at.frame == 0 {
+            let mut header = [0; HEADER_LEN];
+            // An empty WAL, or one whose frames are all of an earlier use, holds nothing new.
+            return wal.read_exact_at(&mut header, 0).is_ok() && {
+                let mut frame = [0; FRAME_HEADER_LEN];
+                wal.read_exact_at(&mut frame, HEADER_LEN as u64).is_ok()
+                    && WalHeader::parse(&header).is_ok_and(|h| h.salts == FrameHeader::parse(&frame).salts)
+            };
+        }
+        let mut salts = [0; 8];
+        if wal.read_exact_at(&mut salts, 16).is_err() || Salts(salts) != self.at.salts {
+            return true;
+        }
+        let mut frame = [0; FRAME_HEADER_LEN];
+        let next = page_offset(self.page_size, self.at.frame + 1) - FRAME_HEADER_LEN as u64;
+        wal.read_exact_at(&mut frame, next).is_ok() && FrameHeader::parse(&frame).salts == self.at.salts
     }
 
     /// Looks for commits after the pin. Reads and proves their frames, and holds them with a second pin until
@@ -433,7 +457,7 @@ impl Advance {
 
     /// Bytes of the frames read, with their headers.
     pub fn wal_bytes(&self) -> u64 {
-        self.frames * (crate::wal::FRAME_HEADER_LEN + self.page_size.bytes()) as u64
+        self.frames * (FRAME_HEADER_LEN + self.page_size.bytes()) as u64
     }
 
     fn keep(&mut self, pgno: Pgno, page: &[u8]) {

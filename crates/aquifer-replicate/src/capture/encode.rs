@@ -1,7 +1,7 @@
 //! Encodes the pages that changed as a segment.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aquifer_format::segment::{CompressionLevel, SegmentEncoder, SegmentInfo, SegmentMeta};
 use aquifer_format::{DbChecksum, PageHash, PageSize, Pgno, Timestamp, TxidRange};
@@ -31,6 +31,8 @@ pub enum Body {
     Memory(Bytes),
     /// In a file, which is removed when this is dropped.
     File(tempfile::TempPath),
+    /// In a file of the staging directory.
+    Staged(PathBuf),
 }
 
 /// The pages of an advance, each as its difference from the image that `map` describes.

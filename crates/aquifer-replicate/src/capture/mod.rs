@@ -11,7 +11,7 @@ mod wal_size;
 use std::path::{Path, PathBuf};
 
 use aquifer_format::segment::SegmentMeta;
-use aquifer_format::{PageHash, PageSize, Pgno, Timestamp, Txid, WriterNonce};
+use aquifer_format::{DbChecksum, PageHash, PageSize, Pgno, Timestamp, Txid, WriterNonce};
 use aquifer_sqlite::{Continuity, PinnedDatabase, WalPosition};
 
 use crate::state::{Head, PageMap};
@@ -114,15 +114,41 @@ impl Capture {
         self.database.position()
     }
 
-    /// Replaces the page map, after batches that this process did not capture were found in the store: the next batch
-    /// is made by comparing pages.
-    pub fn replace_map(&mut self, map: PageMap) -> Result<()> {
+    /// Takes the database as it is for what was captured last, if it has this many pages and this checksum.
+    pub fn adopt_if(&mut self, pages: u32, checksum: DbChecksum) -> Result<bool> {
+        if self.database.pages()? != pages {
+            return Ok(false);
+        }
+        let map = self.hash_pages()?;
+        if map.checksum() != checksum {
+            return Ok(false);
+        }
         self.map = map;
-        self.reopen("the replica went on without this process")
+        self.compare = None;
+        Ok(true)
     }
 
-    /// Hashes of all pages as they are now.
-    pub fn hash_pages(&mut self) -> Result<PageMap> {
+    /// Whether something may have been committed since the last batch: a cheap look, for polling.
+    pub fn may_have_changed(&mut self) -> bool {
+        self.compare.is_some() || self.database.may_have_changed() || self.database.was_replaced()
+    }
+
+    /// Bytes of WAL behind the last batch, at most: an uncommitted transaction counts as well.
+    pub fn uncaptured_bytes(&self) -> u64 {
+        let frame = (self.page_size().bytes() + aquifer_sqlite::wal::FRAME_HEADER_LEN) as u64;
+        let captured = u64::from(self.database.position().frame) * frame;
+        std::fs::metadata(self.wal_path()).map_or(0, |m| m.len()).saturating_sub(captured)
+    }
+
+    /// The database's WAL.
+    pub fn wal_path(&self) -> PathBuf {
+        let mut path = self.path.as_os_str().to_owned();
+        path.push("-wal");
+        path.into()
+    }
+
+    /// Hashes of all pages at the pin.
+    fn hash_pages(&mut self) -> Result<PageMap> {
         let mut hashes = vec![0; self.database.pages()? as usize];
         self.database.scan::<Error>(|pgno, page| {
             hashes[pgno.index()] = PageHash::of(pgno, page).get();

@@ -36,7 +36,7 @@ impl Default for WalLimits {
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WalReport {
-    /// Bytes of frames in the WAL.
+    /// Bytes of frames in the WAL that the next writer has to keep: none if it can reset it.
     pub wal_bytes: u64,
     /// How long writers were kept out, if they were.
     pub frozen: Option<Duration>,
@@ -65,8 +65,10 @@ impl Capture {
             return Ok((report, None));
         }
         self.database.hold_checkpoints()?;
-        report.resettable = self.copy_and_let_go()?;
-        if report.resettable || report.wal_bytes < self.limits.hard.max(self.wal_state.next_freeze) {
+        if self.copy_and_let_go()? {
+            return Ok((WalReport { resettable: true, ..WalReport::default() }, None));
+        }
+        if report.wal_bytes < self.limits.hard.max(self.wal_state.next_freeze) {
             return Ok((report, None));
         }
         self.database.sync()?;
@@ -79,6 +81,9 @@ impl Capture {
         report.frozen = Some(since.elapsed());
         let (resettable, batch) = done?;
         report.resettable = resettable;
+        if resettable {
+            report.wal_bytes = 0;
+        }
         self.wal_state.next_freeze = if resettable { 0 } else { report.wal_bytes + self.limits.hard / 4 };
         Ok((report, batch))
     }

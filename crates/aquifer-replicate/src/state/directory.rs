@@ -22,6 +22,11 @@ impl StateDir {
         database.with_file_name(name)
     }
 
+    /// The part of it that belongs to one name in one store: the same database may be replicated to several.
+    pub fn name_of(store: &str, name: &str) -> String {
+        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(format!("{store}\n{name}").as_bytes()))
+    }
+
     /// Opens and locks a state directory, creating it where it does not exist.
     ///
     /// `Ok(None)`: another process has it, and so replicates this database already.

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use aquifer_format::{PageHash, Pgno};
+use aquifer_format::{PageHash, Pgno, Txid};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::head::{Head, LEN as HEAD_LEN};
@@ -34,10 +34,19 @@ pub struct MapFile {
 impl MapFile {
     /// Reads what is there; `None` where there is nothing, or nothing whole.
     pub fn load(directory: &Path) -> io::Result<(MapFile, Option<(Head, PageMap)>)> {
+        Self::load_up_to(directory, Txid::new(u64::MAX))
+    }
+
+    /// As [`load`](MapFile::load), but batches after `last` are left out, and forgotten with the next
+    /// [`append`](MapFile::append).
+    pub fn load_up_to(directory: &Path, last: Txid) -> io::Result<(MapFile, Option<(Head, PageMap)>)> {
         let mut file =
             MapFile { directory: directory.to_owned(), journal: None, journal_len: 0, base_len: 0 };
         let Some(base) = read_if_there(&file.base_path())? else { return Ok((file, None)) };
         let Some((mut head, mut map)) = decode_base(&base) else { return Ok((file, None)) };
+        if head.txid > last {
+            return Ok((file, None));
+        }
         file.base_len = base.len() as u64;
         let journal = read_if_there(&file.journal_path())?.unwrap_or_default();
         let mut rest = &journal[..];
@@ -47,6 +56,9 @@ impl MapFile {
                 && next.generation == head.generation
                 && next.txid >= head.txid
             {
+                if next.txid > last {
+                    break;
+                }
                 map.apply(pages, changes);
                 head = next;
             }
@@ -80,15 +92,12 @@ impl MapFile {
         }
     }
 
-    /// Records a batch: `map` with `changes` applied is the image at `head`. Not flushed to disk.
-    pub fn append(&mut self, head: &Head, map: &PageMap, changes: &[(Pgno, PageHash)]) -> io::Result<()> {
-        let len = (HEAD_LEN + 4 + changes.len() * 12) as u64;
-        if self.base_len == 0 || self.journal_len + len > self.base_len + SLACK {
-            return self.rewrite(head, map);
-        }
-        let mut payload = Vec::with_capacity(len as usize);
+    /// Records a batch: the image at `head` has `pages` pages, and differs from the one recorded before by `changes`. Not
+    /// flushed to disk. True: the journal has grown long, and a [`rewrite`](MapFile::rewrite) is due.
+    pub fn append(&mut self, head: &Head, pages: u32, changes: &[(Pgno, PageHash)]) -> io::Result<bool> {
+        let mut payload = Vec::with_capacity(HEAD_LEN + 4 + changes.len() * 12);
         head.encode(&mut payload);
-        payload.extend_from_slice(&map.pages().to_le_bytes());
+        payload.extend_from_slice(&pages.to_le_bytes());
         for (pgno, hash) in changes {
             payload.extend_from_slice(&pgno.get().to_le_bytes());
             payload.extend_from_slice(&hash.get().to_le_bytes());
@@ -107,7 +116,7 @@ impl MapFile {
             journal.write_all(&record)?;
         }
         self.journal_len += record.len() as u64;
-        Ok(())
+        Ok(self.journal_len > self.base_len + SLACK)
     }
 
     fn base_path(&self) -> PathBuf {
@@ -176,7 +185,7 @@ fn decode_record(payload: &[u8]) -> Option<(Head, u32, Changes)> {
 
 #[cfg(test)]
 mod tests {
-    use aquifer_format::{GenerationId, PageSize, Timestamp, Txid, WriterNonce};
+    use aquifer_format::{GenerationId, PageSize, Timestamp, WriterNonce};
     use aquifer_sqlite::WalPosition;
     use tempfile::TempDir;
 
@@ -208,7 +217,9 @@ mod tests {
             let changes: Vec<_> = (1..=pages).map(|p| change(p, txid * 100 + u64::from(p))).collect();
             map.apply(pages, changes.iter().copied());
             let head = head(txid, generation);
-            file.append(&head, &map, &changes).unwrap();
+            if txid == 1 || file.append(&head, pages, &changes).unwrap() {
+                file.rewrite(&head, &map).unwrap();
+            }
             states.push((head, map.clone()));
         }
         states
@@ -235,7 +246,7 @@ mod tests {
             assert_eq!((head, map.clone()), states[head.txid.get() as usize - 1]);
             let next = super::tests::head(9, head.generation);
             map.apply(map.pages(), [change(1, 42)]);
-            file.append(&next, &map, &[change(1, 42)]).unwrap();
+            file.append(&next, map.pages(), &[change(1, 42)]).unwrap();
             assert_eq!(MapFile::load(dir.path()).unwrap().1, Some((next, map)));
         }
     }

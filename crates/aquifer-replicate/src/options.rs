@@ -1,0 +1,44 @@
+//! How databases are replicated.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::capture::WalLimits;
+
+/// How a database is replicated. The defaults ship each batch as soon as the one before it is durable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplicaOptions {
+    /// The least time between two puts. Zero: as soon as the last put is done. Longer costs fewer requests and more
+    /// lag.
+    pub interval: Duration,
+    /// Where local state is kept; `None`: in `.NAME-aquifer` beside the database.
+    pub state_dir: Option<PathBuf>,
+    /// Switch a database with a rollback journal to WAL mode.
+    pub switch_to_wal: bool,
+    /// Begin a new generation even where the newest one could be continued.
+    pub new_generation: bool,
+    /// Bytes of segments kept on disk while the store cannot be reached. Beyond, nothing is captured until it can be,
+    /// and what changed meanwhile is found by comparing pages: nothing is lost, and the WAL is not held.
+    pub max_staging: u64,
+    /// When a put takes longer than this, what is committed meanwhile is captured to disk instead of waiting in the WAL.
+    pub stage_after: Duration,
+    /// Sizes at which the WAL is checkpointed.
+    pub wal: WalLimits,
+    /// How often to look when there is no notification. Scaled up where there are very many databases.
+    pub poll: Duration,
+}
+
+impl Default for ReplicaOptions {
+    fn default() -> ReplicaOptions {
+        ReplicaOptions {
+            interval: Duration::ZERO,
+            state_dir: None,
+            switch_to_wal: false,
+            new_generation: false,
+            max_staging: 1 << 30,
+            stage_after: Duration::from_secs(2),
+            wal: WalLimits::default(),
+            poll: Duration::from_secs(1),
+        }
+    }
+}

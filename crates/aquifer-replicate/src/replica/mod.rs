@@ -1,0 +1,553 @@
+//! One database's replica: captures what is committed and ships it, until told to stop.
+//!
+//! ```text
+//!   recover ──► capture ──► queue ──► put ──► durable
+//!                  ▲          │
+//!                  │          └─ to disk, when the store is slow or away
+//!                  └── wake-up, poll, or the end of a put
+//! ```
+//!
+//! While a put is in flight, commits collect in the WAL and become the next batch: throughput does not fall with the
+//! store's latency. Only when a put takes very long, batches are captured behind it, to disk.
+//!
+//! # Invariants
+//! - Batches are put in the order of their txids, each only after the one before it is durable; a put is repeated with
+//!   the same bytes until its outcome is known.
+//! - The page map on disk never runs ahead of what is durable in the store or staged on this disk.
+//! - A replica that was fenced puts nothing more.
+
+mod recovery;
+mod staging;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aquifer_format::segment::SegmentInfo;
+use aquifer_format::{PageHash, Pgno, Revision, Txid, WriterNonce};
+use aquifer_log::{DatabaseStore, LogError, Shipped};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::budget::RequestBudget;
+use crate::capture::{Batch, Body, Capture, NextBatch};
+use crate::options::ReplicaOptions;
+use crate::state::{Head, MapFile, StateDir};
+use crate::status::{ReplicaState, ReplicaStatus};
+use crate::watch::Watcher;
+use crate::workers::Workers;
+use crate::{Error, Result};
+
+/// After the last commit, looks are frequent for this long; then a notification is waited for.
+const ALERT: Duration = Duration::from_millis(50);
+/// How often to look while alert.
+const ALERT_POLL: Duration = Duration::from_millis(1);
+/// After the last commit, the WAL is brought into the database file and let go of.
+const REST_AFTER: Duration = Duration::from_secs(1);
+/// Between two attempts to put a batch; doubled up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// What a replica shares with those of other databases.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub workers: Workers,
+    pub watcher: Option<Arc<Watcher>>,
+    pub budget: Option<Arc<RequestBudget>>,
+    pub host: String,
+}
+
+/// What a replica can be asked for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Capture all that is committed, and answer when it is durable.
+    Sync(oneshot::Sender<Result<Option<Revision>>>),
+    /// The same, and then stop.
+    Stop(oneshot::Sender<Result<Option<Revision>>>),
+}
+
+/// To which batch local state must be wound back, and who wrote the next one in the store.
+#[derive(Clone, Copy, Debug)]
+struct Rewind {
+    after: Txid,
+    writer: WriterNonce,
+}
+
+/// A batch that is not durable in the store.
+struct Pending {
+    info: SegmentInfo,
+    body: Body,
+    head: Head,
+    changes: Vec<(Pgno, PageHash)>,
+    /// Its file in the staging directory; from then on it is in the page map's journal.
+    staged: Option<PathBuf>,
+    captured: Instant,
+}
+
+type Put = Pin<Box<dyn Future<Output = Result<Shipped, LogError>> + Send>>;
+
+pub(crate) struct Replica {
+    database: DatabaseStore,
+    path: PathBuf,
+    options: ReplicaOptions,
+    shared: Shared,
+    directory: StateDir,
+    map_file: MapFile,
+    /// `None` while a step runs on a worker, or while nothing is captured because the staging is full.
+    capture: Option<Capture>,
+    /// What was captured last.
+    head: Head,
+    /// The nonce of the run before, whose last put may have had an outcome that it did not live to see.
+    previous_writer: Option<WriterNonce>,
+    queue: VecDeque<Pending>,
+    waker: Arc<Notify>,
+    status: watch::Sender<ReplicaStatus>,
+    /// Whether a look is due.
+    dirty: bool,
+    last_commit: Instant,
+    last_put: Option<Instant>,
+    resting: bool,
+    syncs: Vec<oneshot::Sender<Result<Option<Revision>>>>,
+    stopping: bool,
+}
+
+impl Replica {
+    /// Runs until it is told to stop, or cannot go on; the status says why.
+    pub(crate) async fn run(
+        database: DatabaseStore,
+        path: PathBuf,
+        options: ReplicaOptions,
+        shared: Shared,
+        mut commands: mpsc::Receiver<Command>,
+        status: watch::Sender<ReplicaStatus>,
+    ) {
+        let mut retry = RETRY_MIN;
+        let mut waiting = Vec::new();
+        let mut rewind = None;
+        let failure = loop {
+            let start = Self::recover(&database, &path, &options, &shared, &status, rewind).await;
+            let error = match start {
+                Ok(mut replica) => {
+                    rewind = None;
+                    replica.syncs.append(&mut waiting);
+                    match replica.run_until_stopped(&mut commands).await {
+                        Ok(()) => return,
+                        Err(e) => {
+                            waiting.append(&mut replica.syncs);
+                            e
+                        }
+                    }
+                }
+                Err(e) => e,
+            };
+            if let Error::Behind { after, writer, .. } = error {
+                rewind = Some(Rewind { after, writer });
+                continue;
+            }
+            if !error.is_transient() {
+                break error;
+            }
+            tracing::warn!(database = %database.name(), error = %error, "cannot replicate at the moment; trying again");
+            status.send_modify(|s| {
+                s.state = ReplicaState::Waiting(error.to_string());
+                s.errors += 1;
+            });
+            tokio::select! {
+                () = tokio::time::sleep(retry) => {}
+                command = commands.recv() => match command {
+                    Some(Command::Sync(answer)) => waiting.push(answer),
+                    Some(Command::Stop(answer)) => {
+                        let _ = answer.send(Err(error));
+                        return;
+                    }
+                    None => return,
+                },
+            }
+            retry = (retry * 2).min(RETRY_MAX);
+        };
+        tracing::error!(database = %database.name(), error = %failure, "replication stopped");
+        let message = failure.to_string();
+        status.send_modify(|s| s.state = ReplicaState::Stopped(message.clone()));
+        let mut failure = Some(failure);
+        for answer in waiting {
+            let _ = answer.send(Err(failure.take().unwrap_or_else(|| Error::Stopped(message.clone()))));
+        }
+        while let Some(Command::Sync(answer) | Command::Stop(answer)) = commands.recv().await {
+            let _ = answer.send(Err(failure.take().unwrap_or_else(|| Error::Stopped(message.clone()))));
+        }
+    }
+
+    async fn run_until_stopped(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<()> {
+        let mut put: Option<Put> = None;
+        let mut retry: Option<(Instant, Duration)> = None;
+        loop {
+            if self.dirty && self.may_capture(put.is_some()) {
+                self.step().await?;
+            }
+            if put.is_none() && retry.is_none_or(|(at, _)| at <= Instant::now()) && self.may_put() {
+                put = self.start_put()?;
+            }
+            if put.is_none() && self.queue.is_empty() && !self.dirty {
+                self.answer_syncs();
+                if self.stopping {
+                    return Ok(());
+                }
+            }
+            self.publish(put.is_some());
+            let next_look = self.next_look(put.is_some(), retry.map(|(at, _)| at));
+            tokio::select! {
+                done = async { put.as_mut().expect("checked by the condition").await }, if put.is_some() => {
+                    put = None;
+                    retry = self.put_done(done, retry).await?;
+                }
+                () = self.waker.notified(), if !self.dirty => {
+                    self.dirty = true;
+                    self.last_commit = Instant::now();
+                }
+                () = tokio::time::sleep(next_look) => self.look(),
+                command = commands.recv() => match command {
+                    Some(Command::Sync(answer)) => {
+                        self.dirty = true;
+                        self.syncs.push(answer);
+                    }
+                    Some(Command::Stop(answer)) => {
+                        self.dirty = true;
+                        self.stopping = true;
+                        self.syncs.push(answer);
+                    }
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.stopping || !self.syncs.is_empty()
+    }
+
+    /// Whether the next batch may be captured now, or should go on collecting in the WAL.
+    fn may_capture(&mut self, putting: bool) -> bool {
+        let staged: u64 = self.queue.iter().map(|p| p.info.stored_len()).sum();
+        if staged > self.options.max_staging {
+            // The WAL is not held any longer: what comes is found by comparing when the store is back.
+            if self.capture.take().is_some() {
+                tracing::warn!(database = %self.database.name(), staged, "the staging is full; capture pauses");
+            }
+            return false;
+        }
+        if self.capture.is_none() {
+            return self.queue.is_empty();
+        }
+        if self.queue.is_empty() && !putting {
+            return self.wait_to_put().is_none();
+        }
+        let waits = self.queue.front().map_or(Duration::ZERO, |front| front.captured.elapsed());
+        // One batch behind a slow put is enough until the WAL wants to be checkpointed.
+        waits > self.options.stage_after && (self.queue.len() < 2 || self.is_wal_large())
+    }
+
+    fn is_wal_large(&self) -> bool {
+        self.capture.as_ref().is_some_and(|c| c.uncaptured_bytes() > self.options.wal.soft)
+    }
+
+    /// How long the next put must wait for the interval; `None`: not at all.
+    fn wait_to_put(&self) -> Option<Duration> {
+        if self.is_asked() || self.options.interval.is_zero() || self.is_wal_large() {
+            return None;
+        }
+        self.options.interval.checked_sub(self.last_put?.elapsed()).filter(|wait| !wait.is_zero())
+    }
+
+    fn may_put(&self) -> bool {
+        if self.queue.is_empty() {
+            return false;
+        }
+        self.is_asked() || self.shared.budget.as_ref().is_none_or(|budget| budget.take(Instant::now()).is_ok())
+    }
+
+    /// Captures one batch, and tends the WAL.
+    async fn step(&mut self) -> Result<()> {
+        let mut capture = match self.capture.take() {
+            Some(capture) => capture,
+            None => self.resume_capture().await?,
+        };
+        let next = NextBatch {
+            txid: self.head.txid.next(),
+            writer: self.head.writer,
+            not_before: self.head.last_commit,
+        };
+        let (capture, step) = self
+            .shared
+            .workers
+            .run(move || {
+                let step = capture_step(&mut capture, next);
+                (capture, step)
+            })
+            .await;
+        let step = match step {
+            Ok(step) => step,
+            Err(e) => {
+                self.capture = Some(capture);
+                if e.is_transient() {
+                    // Another process recovers its WAL, say. The pin holds; look again soon.
+                    self.last_commit = Instant::now();
+                    self.dirty = false;
+                    return Ok(());
+                }
+                return Err(e);
+            }
+        };
+        let (found, wal_bytes) = (!step.batches.is_empty(), step.wal_bytes);
+        for batch in step.batches {
+            self.enqueue(batch, &capture);
+        }
+        self.capture = Some(capture);
+        if found {
+            self.last_commit = Instant::now();
+            self.resting = false;
+            if self.queue.len() > 1 {
+                self.stage_all()?;
+            }
+        }
+        // After a batch there may be more: commits that came in while it was encoded.
+        self.dirty = found;
+        self.status.send_modify(|s| s.wal_bytes = wal_bytes);
+        Ok(())
+    }
+
+    fn enqueue(&mut self, batch: Batch, capture: &Capture) {
+        let meta = batch.meta();
+        self.head = Head {
+            txid: meta.range.last,
+            last_commit: meta.last_commit,
+            wal: batch.wal,
+            page_size: capture.page_size(),
+            ..self.head
+        };
+        self.status.send_modify(|s| s.captured_bytes += batch.wal_bytes);
+        self.queue.push_back(Pending {
+            info: batch.encoded.info,
+            body: batch.encoded.body,
+            head: self.head,
+            changes: batch.changes,
+            staged: None,
+            captured: Instant::now(),
+        });
+    }
+
+    /// Makes all that waits survive a crash of this machine.
+    fn stage_all(&mut self) -> Result<()> {
+        let directory = self.directory.staging();
+        for pending in &mut self.queue {
+            if pending.staged.is_some() {
+                continue;
+            }
+            let file = staging::write(&directory, pending.head.txid, &pending.body)
+                .map_err(Error::state(&directory))?;
+            self.map_file
+                .append(&pending.head, pending.info.meta().size_after, &pending.changes)
+                .map_err(Error::state(self.directory.path()))?;
+            pending.body = Body::Staged(file.clone());
+            pending.changes = Vec::new();
+            pending.staged = Some(file);
+        }
+        Ok(())
+    }
+
+    fn start_put(&mut self) -> Result<Option<Put>> {
+        let Some(front) = self.queue.front() else { return Ok(None) };
+        let bytes = staging::read(&front.body).map_err(Error::state(self.directory.staging()))?;
+        let database = self.database.clone();
+        let info = front.info.clone();
+        let generation = self.head.generation;
+        self.last_put = Some(Instant::now());
+        Ok(Some(Box::pin(async move { database.put_level0(generation, &info, bytes).await })))
+    }
+
+    /// Takes the outcome of a put. Returns when to try again, if it failed.
+    async fn put_done(
+        &mut self,
+        outcome: Result<Shipped, LogError>,
+        retry: Option<(Instant, Duration)>,
+    ) -> Result<Option<(Instant, Duration)>> {
+        match outcome {
+            Ok(Shipped::Committed) => {
+                let Some(done) = self.queue.pop_front() else { return Ok(None) };
+                let shipped = done.info.stored_len();
+                match &done.staged {
+                    Some(file) => staging::remove(file).map_err(Error::state(file))?,
+                    None => self.journal(&done)?,
+                }
+                let revision = Revision { generation: self.head.generation, txid: done.head.txid };
+                tracing::debug!(database = %self.database.name(), txid = %done.head.txid, bytes = shipped, "durable");
+                self.status.send_modify(|s| {
+                    s.durable = Some(revision);
+                    s.shipped_bytes += shipped;
+                });
+                Ok(None)
+            }
+            Ok(Shipped::Fenced(theirs)) if Some(theirs.writer) == self.previous_writer => {
+                // The run before this one put a batch and did not live to note it, and this one could not ask the
+                // store when it started. Take that batch over, and find by comparing what came after it.
+                Err(Error::Behind {
+                    database: self.database.name().to_string(),
+                    after: theirs.range.first.previous(),
+                    writer: theirs.writer,
+                })
+            }
+            Ok(Shipped::Fenced(theirs)) => Err(Error::Fenced {
+                database: self.database.name().to_string(),
+                generation: self.head.generation,
+                txid: theirs.range.first,
+                by: theirs.writer,
+            }),
+            Err(e) if e.is_transient() => {
+                let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
+                tracing::warn!(database = %self.database.name(), error = %e, retry_in = ?wait, "cannot reach the store");
+                self.status.send_modify(|s| {
+                    s.state = ReplicaState::Outage(e.to_string());
+                    s.errors += 1;
+                });
+                self.stage_all()?;
+                Ok(Some((Instant::now() + wait, wait)))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Records a batch that went to the store without having been staged.
+    fn journal(&mut self, done: &Pending) -> Result<()> {
+        let state = Error::state(self.directory.path());
+        let wants_fold = self
+            .map_file
+            .append(&done.head, done.info.meta().size_after, &done.changes)
+            .map_err(Error::state(self.directory.path()))?;
+        // The capture's map is that of this batch only if nothing was captured since.
+        if wants_fold
+            && self.queue.is_empty()
+            && done.head.txid == self.head.txid
+            && let Some(capture) = &self.capture
+        {
+            self.map_file.rewrite(&done.head, capture.map()).map_err(state)?;
+        }
+        Ok(())
+    }
+
+    fn answer_syncs(&mut self) {
+        let durable = self.durable();
+        for answer in self.syncs.drain(..) {
+            let _ = answer.send(Ok(durable));
+        }
+    }
+
+    fn durable(&self) -> Option<Revision> {
+        let txid = self.queue.front().map_or(self.head.txid, |front| front.head.txid.previous());
+        (txid > Txid::ZERO).then_some(Revision { generation: self.head.generation, txid })
+    }
+
+    /// A cheap look, when a poll is due.
+    fn look(&mut self) {
+        if !self.dirty {
+            let changed = self.capture.as_mut().is_none_or(Capture::may_have_changed);
+            if changed {
+                self.dirty = true;
+                self.last_commit = Instant::now();
+            } else if !self.resting && self.last_commit.elapsed() > REST_AFTER {
+                self.rest();
+            }
+        }
+    }
+
+    /// Nothing is committed any more: leaves the database as if nobody watched, and waits to be woken.
+    fn rest(&mut self) {
+        self.resting = true;
+        if let Some(capture) = &mut self.capture
+            && let Err(e) = capture.rest()
+        {
+            tracing::debug!(database = %self.database.name(), error = %e, "cannot checkpoint an idle database");
+        }
+    }
+
+    /// How long to sleep at most. Arms the notification where that is long.
+    fn next_look(&mut self, putting: bool, retry: Option<Instant>) -> Duration {
+        if self.dirty {
+            // What is due is held back by a put in flight, the interval, the budget, or an outage.
+            let until_retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
+            return [self.wait_to_put(), until_retry.filter(|_| !putting)]
+                .into_iter()
+                .flatten()
+                .chain([Duration::from_millis(if putting { 50 } else { 20 })])
+                .min()
+                .unwrap_or(ALERT_POLL);
+        }
+        let quiet = self.last_commit.elapsed();
+        if quiet < ALERT {
+            return ALERT_POLL;
+        }
+        let mut sleep = if self.resting { self.options.poll } else { REST_AFTER.saturating_sub(quiet) };
+        if let Some(at) = retry {
+            sleep = sleep.min(at.saturating_duration_since(Instant::now()));
+        }
+        if !self.queue.is_empty() && !putting {
+            sleep = sleep.min(Duration::from_millis(50));
+        }
+        if let (Some(watcher), Some(capture)) = (&self.shared.watcher, &mut self.capture) {
+            if let Err(e) = watcher.arm(&capture.wal_path(), &self.waker) {
+                tracing::debug!(database = %self.database.name(), error = %e, "no notifications; polling");
+                return sleep.min(Duration::from_millis(100));
+            }
+            // What came between the last look and the arming caused no notification.
+            if capture.may_have_changed() {
+                return Duration::ZERO;
+            }
+        }
+        sleep.max(ALERT_POLL)
+    }
+
+    fn publish(&self, putting: bool) {
+        let behind = self.queue.len() as u64;
+        let staged = self.queue.iter().filter(|p| p.staged.is_some()).map(|p| p.info.stored_len()).sum();
+        let pending = self.dirty || behind > 0;
+        self.status.send_if_modified(|s| {
+            let before = (s.behind_txids, s.behind_since.is_some(), s.staged_bytes);
+            s.behind_txids = behind;
+            s.staged_bytes = staged;
+            s.behind_since = pending.then(|| s.behind_since.unwrap_or_else(Instant::now));
+            let state = match (&s.state, pending) {
+                (ReplicaState::Outage(_), true) if !putting => s.state.clone(),
+                (_, true) => ReplicaState::Shipping,
+                (_, false) => ReplicaState::Idle,
+            };
+            let changed = state != s.state || before != (behind, pending, staged);
+            s.state = state;
+            changed
+        });
+    }
+}
+
+struct Step {
+    batches: Vec<Batch>,
+    wal_bytes: u64,
+}
+
+fn capture_step(capture: &mut Capture, mut next: NextBatch) -> Result<Step> {
+    let mut batches = Vec::new();
+    let follow = |next: &mut NextBatch, batch: &Batch| {
+        next.txid = next.txid.next();
+        next.not_before = batch.meta().last_commit;
+    };
+    if let Some(batch) = capture.next_batch(&next)? {
+        follow(&mut next, &batch);
+        batches.push(batch);
+    }
+    match capture.tend_wal(&next) {
+        Ok((report, batch)) => {
+            batches.extend(batch);
+            Ok(Step { batches, wal_bytes: report.wal_bytes })
+        }
+        // The batch is captured; the WAL can wait.
+        Err(e) if e.is_transient() => Ok(Step { batches, wal_bytes: 0 }),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,307 @@
+//! What a replica decides when it starts: which generation to continue, from where, and what is still to be put.
+//!
+//! | local state | store | decision |
+//! |---|---|---|
+//! | of this store and name | its generation ends where the state does | continue |
+//! | " | has batches of the run before that it did not live to note | take them over, then compare pages |
+//! | " | has batches of somebody else | fenced: stop |
+//! | " | cannot be reached | continue, to disk |
+//! | " | does not know the generation | begin a new one |
+//! | none | newest generation is exactly this database | continue it; whoever extended it before is fenced |
+//! | none | newest generation is another image, or there is none | begin a new one |
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use aquifer_format::segment::GroupScratch;
+use aquifer_format::{PageHash, Pgno, Revision, Timestamp, Txid, WriterNonce};
+use aquifer_log::store::Patience;
+use aquifer_log::{DatabaseStore, GenerationRecord, Level, Plan, PlanError, Target};
+use aquifer_sqlite::{Handle, WalPosition};
+use futures::TryStreamExt;
+use tokio::sync::{Notify, watch};
+
+use super::{Pending, Replica, Rewind, Shared, staging};
+use crate::capture::{Body, Capture};
+use crate::options::ReplicaOptions;
+use crate::state::{Head, MapFile, PageMap, StateDir};
+use crate::status::ReplicaStatus;
+use crate::{Error, Result};
+
+/// How long a replica that has local state waits for the store before it goes on without.
+const START: Patience = Patience { tries: 2, total: Duration::from_secs(5), attempt: Duration::from_secs(3) };
+
+impl Replica {
+    pub(super) async fn recover(
+        database: &DatabaseStore,
+        path: &Path,
+        options: &ReplicaOptions,
+        shared: &Shared,
+        status: &watch::Sender<ReplicaStatus>,
+        rewind: Option<Rewind>,
+    ) -> Result<Replica> {
+        let state_path = options.state_dir.clone().unwrap_or_else(|| StateDir::beside(path));
+        let state_path = state_path.join(StateDir::name_of(database.store().url(), database.name().as_str()));
+        let directory = StateDir::open(&state_path)
+            .map_err(Error::state(&state_path))?
+            .ok_or_else(|| Error::Locked { path: path.to_owned(), state: state_path.clone() })?;
+        if options.switch_to_wal {
+            let path = path.to_owned();
+            shared.workers.run(move || Handle::switch_to_wal(&path)).await?;
+        }
+        let last = rewind.map_or(Txid::new(u64::MAX), |rewind| rewind.after);
+        let (mut map_file, local) =
+            MapFile::load_up_to(directory.path(), last).map_err(Error::state(&state_path))?;
+        let mut local = local.filter(|_| !options.new_generation);
+        if let (Some((head, _)), Some(rewind)) = (&mut local, rewind) {
+            head.writer = rewind.writer;
+        }
+
+        // With local state, work can begin without the store: it is asked, not waited for.
+        let found = match local {
+            Some((head, map)) => continue_local(&database.with_patience(START), &directory, head, map).await?,
+            None => None,
+        };
+        let start = match found {
+            Some(found) => found,
+            None => adopt_or_begin(database, path, options, shared, &directory).await?,
+        };
+        let Start { head, map, staged, capture, previous_writer, is_settled } = start;
+        let capture = match capture {
+            Some(capture) => capture,
+            None => {
+                let known = Some((head, map.clone()));
+                open_capture(path, known, options, shared, &directory).await?
+            }
+        };
+        // Whether the store has a batch more than we know is settled; only then the nonce of the run before, by which it
+        // would be recognised, may be forgotten.
+        if is_settled {
+            map_file.rewrite(&head, &map).map_err(Error::state(&state_path))?;
+        }
+        let queue: VecDeque<Pending> = staged;
+        let durable = queue.front().map_or(head.txid, |front| front.head.txid.previous());
+        status.send_modify(|s| {
+            s.durable = (durable > Txid::ZERO)
+                .then_some(Revision { generation: head.generation, txid: durable });
+        });
+        Ok(Replica {
+            database: database.clone(),
+            path: path.to_owned(),
+            options: options.clone(),
+            shared: shared.clone(),
+            directory,
+            map_file,
+            capture: Some(capture),
+            head,
+            previous_writer,
+            queue,
+            waker: std::sync::Arc::new(Notify::new()),
+            status: status.clone(),
+            dirty: true,
+            last_commit: Instant::now(),
+            last_put: None,
+            resting: false,
+            syncs: Vec::new(),
+            stopping: false,
+        })
+    }
+
+    /// Takes a capture up again that was given up because the staging was full.
+    pub(super) async fn resume_capture(&mut self) -> Result<Capture> {
+        let (_, local) = MapFile::load(self.directory.path()).map_err(Error::state(self.directory.path()))?;
+        // All that was captured was staged, and so is recorded.
+        let known = local.filter(|(head, _)| head.txid == self.head.txid);
+        open_capture(&self.path, known, &self.options, &self.shared, &self.directory).await
+    }
+}
+
+struct Start {
+    head: Head,
+    map: PageMap,
+    staged: VecDeque<Pending>,
+    capture: Option<Capture>,
+    previous_writer: Option<WriterNonce>,
+    is_settled: bool,
+}
+
+async fn open_capture(
+    path: &Path,
+    known: Option<(Head, PageMap)>,
+    options: &ReplicaOptions,
+    shared: &Shared,
+    directory: &StateDir,
+) -> Result<Capture> {
+    let (path, limits, spill) = (path.to_owned(), options.wal, directory.staging());
+    shared.workers.run(move || Capture::open(&path, known, limits, spill)).await
+}
+
+/// Continues from local state. `None`: the store does not know its generation.
+async fn continue_local(
+    database: &DatabaseStore,
+    directory: &StateDir,
+    mut head: Head,
+    mut map: PageMap,
+) -> Result<Option<Start>> {
+    let staged = staging::load(&directory.staging(), head.txid).map_err(Error::state(directory.staging()))?;
+    let mut queue = VecDeque::new();
+    for (txid, file, info) in staged {
+        let meta = info.meta();
+        let pending = Head { txid, last_commit: meta.last_commit, ..head };
+        queue.push_back(Pending {
+            body: Body::Staged(file.clone()),
+            head: pending,
+            changes: Vec::new(),
+            staged: Some(file),
+            captured: Instant::now(),
+            info,
+        });
+    }
+    let previous_writer = Some(head.writer);
+    let mut is_settled = true;
+    match database.generation_record(head.generation).await {
+        Ok(Some(_)) if queue.is_empty() => {
+            if !roll_forward(database, &mut head, &mut map).await? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(_)) => is_settled = false,
+        Ok(None) => {
+            tracing::warn!(
+                database = %database.name(), generation = %head.generation,
+                "the store has no such generation any more; beginning a new one"
+            );
+            return Ok(None);
+        }
+        Err(e) if e.is_transient() => {
+            tracing::warn!(database = %database.name(), error = %e, "the store cannot be reached; going on to disk");
+            is_settled = false;
+        }
+        Err(e) => return Err(e.into()),
+    }
+    head.writer = WriterNonce::random();
+    Ok(Some(Start { head, map, staged: queue, capture: None, previous_writer, is_settled }))
+}
+
+/// Takes over batches that the run before put and did not live to note. False: local state is not what they build on.
+async fn roll_forward(database: &DatabaseStore, head: &mut Head, map: &mut PageMap) -> Result<bool> {
+    let mut segments = database.segments(head.generation, Level::Shipped, head.txid);
+    while let Some(listed) = segments.try_next().await.map_err(aquifer_log::LogError::from)? {
+        let handle = database.open_segment(head.generation, listed.segment).await?;
+        let meta = handle.info().meta().clone();
+        if meta.range.first != head.txid.next() || meta.writer != head.writer {
+            return Err(Error::Fenced {
+                database: database.name().to_string(),
+                generation: head.generation,
+                txid: meta.range.first,
+                by: meta.writer,
+            });
+        }
+        let mut changes: Vec<(Pgno, PageHash)> = Vec::new();
+        let mut scratch = GroupScratch::new();
+        for piece in handle.pieces(0..handle.info().groups().len(), 4 << 20) {
+            let fetched = handle.fetch(piece.clone()).await?;
+            for number in piece {
+                let group = fetched.decode(number, &mut scratch)?;
+                changes.extend(group.entries().map(|entry| (entry.pgno, entry.hash)));
+                scratch.recycle(group);
+            }
+        }
+        map.apply(meta.size_after, changes);
+        if map.checksum() != meta.checksum_after {
+            tracing::warn!(database = %database.name(), "local state is damaged; it is made anew");
+            return Ok(false);
+        }
+        tracing::info!(database = %database.name(), txid = %meta.range.last, "taken over from the run before");
+        head.txid = meta.range.last;
+        head.last_commit = meta.last_commit;
+        // The place in the WAL that belongs to this txid was not noted; that of the batch before is as good, since
+        // pages whose hash is known are not shipped again.
+    }
+    Ok(true)
+}
+
+/// Without local state: continues the newest generation if it is exactly this database, else begins a new one.
+async fn adopt_or_begin(
+    database: &DatabaseStore,
+    path: &Path,
+    options: &ReplicaOptions,
+    shared: &Shared,
+    directory: &StateDir,
+) -> Result<Start> {
+    let mut capture = open_capture(path, None, options, shared, directory).await?;
+    let writer = WriterNonce::random();
+    let page_size = capture.page_size();
+    let plan = if options.new_generation {
+        None
+    } else {
+        match Plan::make(database, None, Target::Latest).await {
+            Ok(plan) => Some(plan),
+            Err(e) if e.is_nothing_there() => None,
+            Err(PlanError::Log(e)) if e.is_transient() => return Err(e.into()),
+            Err(e) => {
+                tracing::warn!(database = %database.name(), error = %e, "the newest generation cannot be continued");
+                None
+            }
+        }
+    };
+    if let Some(plan) = plan.filter(|plan| plan.page_size == page_size) {
+        let (adopted, is_same) = shared
+            .workers
+            .run(move || {
+                let is_same = capture.adopt_if(plan.size_after, plan.checksum_after);
+                (capture, is_same)
+            })
+            .await;
+        capture = adopted;
+        if is_same? {
+            tracing::info!(database = %database.name(), revision = %plan.revision, "continuing the newest generation");
+            let head = Head {
+                generation: plan.revision.generation,
+                txid: plan.revision.txid,
+                writer,
+                page_size,
+                last_commit: plan.last_commit,
+                wal: *capture.position(),
+            };
+            let map = capture.map().clone();
+            return Ok(Start {
+                head,
+                map,
+                staged: VecDeque::new(),
+                capture: Some(capture),
+                previous_writer: None,
+                is_settled: true,
+            });
+        }
+        tracing::info!(
+            database = %database.name(), newest = %plan.revision,
+            "the newest generation is another image than this database; beginning a new one"
+        );
+    }
+    let mut record = GenerationRecord::new(page_size, writer);
+    record.host.clone_from(&shared.host);
+    record.source = path.display().to_string();
+    let generation = database.create_generation(record).await?;
+    tracing::info!(database = %database.name(), generation = %generation.id, "new generation");
+    for (_, file, _) in staging::load(&directory.staging(), Txid::ZERO).map_err(Error::state(directory.staging()))? {
+        staging::remove(&file).map_err(Error::state(file))?;
+    }
+    let head = Head {
+        generation: generation.id,
+        txid: Txid::ZERO,
+        writer,
+        page_size,
+        last_commit: Timestamp::default(),
+        wal: WalPosition::NO_WAL,
+    };
+    Ok(Start {
+        head,
+        map: PageMap::empty(page_size),
+        staged: VecDeque::new(),
+        capture: Some(capture),
+        previous_writer: None,
+        is_settled: true,
+    })
+}

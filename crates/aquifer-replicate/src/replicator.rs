@@ -1,0 +1,253 @@
+//! Replicates any number of databases of this machine into one store.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aquifer_format::{Revision, Txid};
+use aquifer_log::{DatabaseName, DatabaseStore, Store};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::budget::RequestBudget;
+use crate::options::ReplicaOptions;
+use crate::replica::{Command, Replica, Shared};
+use crate::status::{ReplicaState, ReplicaStatus};
+use crate::watch::Watcher;
+use crate::workers::Workers;
+use crate::{Error, Result};
+
+/// Settings of a [`Replicator`].
+#[derive(Debug)]
+pub struct ReplicatorBuilder {
+    store: Store,
+    options: ReplicaOptions,
+    max_requests_per_hour: Option<u32>,
+    threads: usize,
+}
+
+impl ReplicatorBuilder {
+    /// How databases are replicated that are added without options of their own.
+    #[must_use]
+    pub fn options(mut self, options: ReplicaOptions) -> ReplicatorBuilder {
+        self.options = options;
+        self
+    }
+
+    /// A budget of puts, for all databases together: batches grow instead of exceeding it.
+    #[must_use]
+    pub fn max_requests_per_hour(mut self, requests: u32) -> ReplicatorBuilder {
+        self.max_requests_per_hour = Some(requests);
+        self
+    }
+
+    /// How many databases are captured at once; the number of cores if not said.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> ReplicatorBuilder {
+        self.threads = threads;
+        self
+    }
+
+    /// Starts, without databases. Needs a Tokio runtime.
+    pub fn start(self) -> Replicator {
+        let watcher = Watcher::start()
+            .inspect_err(|e| tracing::warn!(error = %e, "no file notifications; polling"))
+            .ok();
+        let shared = Shared {
+            workers: Workers::new(self.threads),
+            watcher,
+            budget: self
+                .max_requests_per_hour
+                .map(|requests| Arc::new(RequestBudget::per_hour(requests, Instant::now()))),
+            host: hostname(),
+        };
+        Replicator { store: self.store, options: self.options, shared, replicas: Mutex::default() }
+    }
+}
+
+/// Replicates any number of databases of this machine into one store.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use aquifer_log::{Store, StoreUrl};
+/// use aquifer_replicate::Replicator;
+///
+/// let store = Store::open(&"./aquifer-data".parse::<StoreUrl>()?)?;
+/// let replicator = Replicator::builder(store).start();
+/// replicator.add("app.db", None)?;
+/// // … the application writes …
+/// replicator.sync().await?; // all that was committed before is in the store now
+/// replicator.shutdown().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Replicator {
+    store: Store,
+    options: ReplicaOptions,
+    shared: Shared,
+    replicas: Mutex<BTreeMap<DatabaseName, Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<ReplicaStatus>,
+    task: JoinHandle<()>,
+}
+
+impl Replicator {
+    /// Settings for replicating into a store.
+    pub fn builder(store: Store) -> ReplicatorBuilder {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        ReplicatorBuilder { store, options: ReplicaOptions::default(), max_requests_per_hour: None, threads }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Adds a database, by the name of its file if no name is given. Returns at once; its status tells how it does.
+    ///
+    /// # Errors
+    /// If the name is none, or is taken by another database of this process.
+    pub fn add(&self, path: impl AsRef<Path>, name: Option<DatabaseName>) -> Result<DatabaseName> {
+        self.add_with(path, name, self.options.clone())
+    }
+
+    /// Adds a database with options of its own.
+    pub fn add_with(
+        &self,
+        path: impl AsRef<Path>,
+        name: Option<DatabaseName>,
+        options: ReplicaOptions,
+    ) -> Result<DatabaseName> {
+        let path = path.as_ref().to_owned();
+        let name = match name {
+            Some(name) => name,
+            None => name_of(&path)?,
+        };
+        let mut replicas = self.replicas.lock();
+        if let Some(other) = replicas.get(&name) {
+            let other = other.status.borrow().path.clone();
+            return Err(Error::NameTaken { name: name.to_string(), path, other });
+        }
+        let (commands, inbox) = mpsc::channel(16);
+        let (status, watched) = watch::channel(ReplicaStatus::new(name.clone(), path.clone()));
+        let database = DatabaseStore::new(self.store.clone(), name.clone());
+        let run = Replica::run(database, path, options, self.shared.clone(), inbox, status);
+        let running = Running { commands, status: watched, task: tokio::spawn(run) };
+        replicas.insert(name.clone(), running);
+        Ok(name)
+    }
+
+    /// How each database does, by name.
+    pub fn status(&self) -> Vec<ReplicaStatus> {
+        self.replicas.lock().values().map(|r| r.status.borrow().clone()).collect()
+    }
+
+    /// Captures all that is committed in all databases, and returns when it is durable in the store: the revision of
+    /// each, or `None` for one that is empty.
+    ///
+    /// Waits for as long as the store cannot be reached. Cancel-safe.
+    pub async fn sync(&self) -> Result<Vec<(DatabaseName, Option<Revision>)>> {
+        let names: Vec<DatabaseName> = self.replicas.lock().keys().cloned().collect();
+        let asked = names.into_iter().map(|name| async move {
+            let revision = self.sync_database(&name).await?;
+            Ok((name, revision))
+        });
+        futures::future::try_join_all(asked).await
+    }
+
+    /// The same for one database.
+    pub async fn sync_database(&self, name: &DatabaseName) -> Result<Option<Revision>> {
+        let commands = self.replicas.lock().get(name).map(|r| r.commands.clone());
+        let Some(commands) = commands else { return Err(Error::Stopped(format!("{name} is not replicated"))) };
+        ask(&commands, Command::Sync).await
+    }
+
+    /// Waits until a txid of a database's current generation is durable in the store. Cancel-safe.
+    pub async fn wait_durable(&self, name: &DatabaseName, txid: Txid) -> Result<Revision> {
+        let status = self.replicas.lock().get(name).map(|r| r.status.clone());
+        let Some(mut status) = status else { return Err(Error::Stopped(format!("{name} is not replicated"))) };
+        loop {
+            {
+                let now = status.borrow_and_update();
+                if let Some(durable) = now.durable.filter(|durable| durable.txid >= txid) {
+                    return Ok(durable);
+                }
+                if let ReplicaState::Stopped(reason) = &now.state {
+                    return Err(Error::Stopped(reason.clone()));
+                }
+            }
+            if status.changed().await.is_err() {
+                return Err(Error::Stopped(format!("{name} is not replicated any more")));
+            }
+        }
+    }
+
+    /// Waits until the status of any database changes, at most this long. For displays and supervisors.
+    pub async fn changed(&self, at_most: Duration) {
+        let mut watched: Vec<_> = self.replicas.lock().values().map(|r| r.status.clone()).collect();
+        let changes = watched.iter_mut().map(|status| Box::pin(status.changed()));
+        if changes.len() > 0 {
+            let _ = tokio::time::timeout(at_most, futures::future::select_all(changes)).await;
+        } else {
+            tokio::time::sleep(at_most).await;
+        }
+    }
+
+    /// Ships what is committed, and stops replicating a database.
+    pub async fn remove(&self, name: &DatabaseName) -> Result<Option<Revision>> {
+        let running = self.replicas.lock().remove(name);
+        let Some(running) = running else { return Ok(None) };
+        stop(running).await
+    }
+
+    /// Ships what is committed in all databases, and stops. Fails with the first error, after all have stopped.
+    ///
+    /// Waits for as long as the store cannot be reached; dropping the future stops at once, with what was not shipped
+    /// left to the next run.
+    pub async fn shutdown(self) -> Result<()> {
+        let all = std::mem::take(&mut *self.replicas.lock());
+        let stopped = futures::future::join_all(all.into_values().map(stop)).await;
+        stopped.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Replicator {
+    fn drop(&mut self) {
+        for running in self.replicas.lock().values() {
+            running.task.abort();
+        }
+    }
+}
+
+async fn stop(running: Running) -> Result<Option<Revision>> {
+    let answer = ask(&running.commands, Command::Stop).await;
+    drop(running.commands);
+    let _ = running.task.await;
+    answer
+}
+
+async fn ask(
+    commands: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<Result<Option<Revision>>>) -> Command,
+) -> Result<Option<Revision>> {
+    let (answer, answered) = oneshot::channel();
+    let gone = || Error::Stopped("its task has ended".into());
+    commands.send(command(answer)).await.map_err(|_| gone())?;
+    answered.await.map_err(|_| gone())?
+}
+
+/// A database is named by its file, if nothing else is said.
+fn name_of(path: &Path) -> Result<DatabaseName> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name.parse().map_err(|source| Error::Name { path: path.to_owned(), source })
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

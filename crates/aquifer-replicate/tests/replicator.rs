@@ -1,0 +1,385 @@
+//! What is committed becomes durable, whatever the store, the process and the clock do.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set the stage should fail")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aquifer_format::{Txid, WriterNonce};
+use aquifer_log::{DatabaseName, DatabaseStore, Store};
+use aquifer_replicate::capture::WalLimits;
+use aquifer_replicate::{Error, ReplicaOptions, ReplicaState, Replicator};
+use aquifer_testkit::fault_store::{Fault, FaultStore, Op, Rule};
+use support::{Application, read_log, replica_dump};
+
+struct Stage {
+    app: Application,
+    faults: FaultStore,
+    store: Store,
+    name: DatabaseName,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let faults = FaultStore::in_memory();
+        let store = Store::from_object_store(Arc::new(faults.clone()), "test");
+        Stage { app: Application::new(), faults, store, name: "app.db".parse().unwrap() }
+    }
+
+    fn database(&self) -> DatabaseStore {
+        DatabaseStore::new(self.store.clone(), self.name.clone())
+    }
+
+    fn start(&self) -> Replicator {
+        self.start_with(ReplicaOptions::default())
+    }
+
+    fn start_with(&self, options: ReplicaOptions) -> Replicator {
+        let replicator = Replicator::builder(self.store.clone()).options(options).start();
+        replicator.add(&self.app.path, None).unwrap();
+        replicator
+    }
+
+    async fn assert_replica_is_the_database(&self) {
+        assert_eq!(replica_dump(&self.database()).await, self.app.dump());
+    }
+}
+
+/// Waits until a status holds; fails after a time that no healthy machine needs.
+async fn until(replicator: &Replicator, what: &str, holds: impl Fn(&aquifer_replicate::ReplicaStatus) -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+        while !replicator.status().iter().all(&holds) {
+            replicator.changed(Duration::from_millis(50)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never {what}: {:?}", replicator.status());
+}
+
+#[tokio::test]
+async fn what_is_committed_before_a_sync_is_in_the_store_after_it() {
+    let stage = Stage::new();
+    let replicator = stage.start();
+    for k in 0..30 {
+        stage.app.put(k, 3000);
+        if k % 3 == 0 {
+            let synced = replicator.sync().await.unwrap();
+            assert_eq!(synced[0].0, stage.name);
+            stage.assert_replica_is_the_database().await;
+        }
+    }
+    replicator.shutdown().await.unwrap();
+    stage.assert_replica_is_the_database().await;
+}
+
+#[tokio::test]
+async fn commits_are_shipped_without_being_asked_for() {
+    let stage = Stage::new();
+    let replicator = stage.start();
+    for k in 0..5 {
+        stage.app.put(k, 3000);
+        until(&replicator, "durable", |s| s.durable.is_some_and(|r| r.txid.get() > k as u64)).await;
+        let revision = replicator.wait_durable(&stage.name, Txid::new(k as u64 + 1)).await.unwrap();
+        assert!(revision.txid.get() > k as u64);
+        stage.assert_replica_is_the_database().await;
+    }
+}
+
+#[tokio::test]
+async fn a_restart_continues_the_generation_with_what_changed() {
+    let stage = Stage::new();
+    for k in 0..200 {
+        stage.app.put(k, 3000);
+    }
+    let mut shipped = Vec::new();
+    for k in 0..4 {
+        let replicator = stage.start();
+        replicator.sync().await.unwrap();
+        shipped.push(replicator.status()[0].shipped_bytes);
+        replicator.shutdown().await.unwrap();
+        stage.app.put(k, 10);
+        if k % 2 == 1 {
+            // Nobody watches: the WAL is reset.
+            stage.app.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+            stage.app.put(k + 1, 10);
+        }
+    }
+    assert!(shipped[1..].iter().all(|&bytes| bytes < shipped[0] / 20), "{shipped:?}");
+    let generations: Vec<_> = futures::TryStreamExt::try_collect(stage.database().generation_ids()).await.unwrap();
+    assert_eq!(generations.len(), 1);
+}
+
+#[tokio::test]
+async fn an_outage_loses_nothing_blocks_nobody_and_keeps_the_wal_small() {
+    let stage = Stage::new();
+    let wal = WalLimits { soft: 100_000, hard: 400_000, ..WalLimits::default() };
+    let options = ReplicaOptions { stage_after: Duration::ZERO, wal, ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options);
+    replicator.sync().await.unwrap();
+    stage.faults.set_offline(true);
+    for k in 0..2000 {
+        stage.app.put(k % 40, 3000);
+        if k % 20 == 0 {
+            tokio::task::yield_now().await;
+        }
+        if k % 200 == 199 {
+            until(&replicator, "staged", |s| s.staged_bytes > 0 && s.wal_bytes < 2_000_000).await;
+        }
+    }
+    until(&replicator, "in an outage", |s| matches!(s.state, ReplicaState::Outage(_))).await;
+    stage.faults.set_offline(false);
+    replicator.sync().await.unwrap();
+    stage.assert_replica_is_the_database().await;
+    assert!(stage.app.wal_len() < 8_000_000, "{}", stage.app.wal_len());
+}
+
+#[tokio::test]
+async fn what_an_outage_left_on_disk_is_shipped_by_the_next_run() {
+    let stage = Stage::new();
+    let options = ReplicaOptions { stage_after: Duration::ZERO, ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options.clone());
+    replicator.sync().await.unwrap();
+    stage.faults.set_offline(true);
+    stage.app.put(1, 3000);
+    until(&replicator, "staged", |s| s.staged_bytes > 0).await;
+    drop(replicator); // as a crash would: nothing is shipped, nothing is noted
+    stage.app.put(2, 3000);
+    // Still away: the next run goes on to disk.
+    let replicator = started_again(&stage, &options).await;
+    stage.app.put(3, 3000);
+    until(&replicator, "staged more", |s| s.behind_txids > 1).await;
+    drop(replicator);
+    stage.faults.set_offline(false);
+    let replicator = started_again(&stage, &options).await;
+    replicator.sync().await.unwrap();
+    stage.assert_replica_is_the_database().await;
+    replicator.shutdown().await.unwrap();
+}
+
+/// Starts again as soon as the run before has let go of the lock.
+async fn started_again(stage: &Stage, options: &ReplicaOptions) -> Replicator {
+    loop {
+        let replicator = stage.start_with(options.clone());
+        until(&replicator, "started", |s| s.state != ReplicaState::Starting).await;
+        let is_locked = |s: &aquifer_replicate::ReplicaStatus| {
+            matches!(&s.state, ReplicaState::Stopped(why) if why.contains("replicated by another process"))
+        };
+        if !replicator.status().iter().any(is_locked) {
+            return replicator;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_staging_lets_go_of_the_wal_and_catches_up_by_comparing() {
+    let stage = Stage::new();
+    let options =
+        ReplicaOptions { stage_after: Duration::ZERO, max_staging: 20_000, ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options);
+    replicator.sync().await.unwrap();
+    stage.faults.set_offline(true);
+    for k in 0..20 {
+        stage.app.put(k, 5000);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    until(&replicator, "full", |s| s.staged_bytes > 20_000).await;
+    for k in 20..60 {
+        stage.app.put(k, 5000);
+    }
+    // Nobody holds the WAL any more.
+    let busy: i64 = until_checkpointed(&stage).await;
+    assert_eq!(busy, 0);
+    stage.app.put(61, 10);
+    let staged = replicator.status()[0].staged_bytes;
+    assert!(staged < 200_000, "{staged}");
+    stage.faults.set_offline(false);
+    replicator.sync().await.unwrap();
+    stage.assert_replica_is_the_database().await;
+}
+
+async fn until_checkpointed(stage: &Stage) -> i64 {
+    for _ in 0..1000 {
+        let busy = stage
+            .app
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+            .unwrap();
+        if busy == 0 {
+            return 0;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    1
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_not_taken_for_another_writer() {
+    let stage = Stage::new();
+    let replicator = stage.start();
+    replicator.sync().await.unwrap();
+    stage.faults.inject(Rule::on(Op::Create, "/0/", Fault::LoseAnswer).times(3));
+    for k in 0..6 {
+        stage.app.put(k, 2000);
+        replicator.sync().await.unwrap();
+    }
+    stage.assert_replica_is_the_database().await;
+}
+
+#[tokio::test]
+async fn a_put_that_took_effect_in_a_run_that_died_is_taken_over() {
+    for offline_at_start in [false, true] {
+        let stage = Stage::new();
+        let options = ReplicaOptions { stage_after: Duration::from_hours(1), ..ReplicaOptions::default() };
+        let replicator = stage.start_with(options.clone());
+        replicator.sync().await.unwrap();
+        let before = replicator.status()[0].durable.unwrap();
+        stage.faults.inject(Rule::on(Op::Create, "/0/", Fault::LoseAnswer).times(1));
+        stage.faults.inject(Rule::on(Op::Get, "/0/", Fault::Hold(aquifer_testkit::fault_store::Gate::new())));
+        stage.app.put(1, 2000);
+        // The put has taken effect when the object is there; the run does not live to know.
+        let (inner, key) = (stage.faults.inner().clone(), format!("app.db/{}/0/{}.seg", before.generation, before.txid.next().to_hex()));
+        while object_store::ObjectStoreExt::head(&inner, &key.clone().into()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(replicator);
+        stage.faults.clear();
+        stage.app.put(2, 2000);
+        stage.faults.set_offline(offline_at_start);
+        let replicator = started_again(&stage, &ReplicaOptions { stage_after: Duration::ZERO, ..options }).await;
+        if offline_at_start {
+            stage.app.put(3, 2000);
+            until(&replicator, "staged", |s| s.staged_bytes > 0).await;
+            stage.faults.set_offline(false);
+        }
+        replicator.sync().await.unwrap();
+        let after = replicator.status()[0].durable.unwrap();
+        assert_eq!(after.generation, before.generation);
+        stage.assert_replica_is_the_database().await;
+    }
+}
+
+#[tokio::test]
+async fn a_writer_whose_txid_is_taken_stops_and_says_so() {
+    let stage = Stage::new();
+    let replicator = stage.start();
+    stage.app.put(1, 2000);
+    replicator.sync().await.unwrap();
+    let durable = replicator.status()[0].durable.unwrap();
+    // Another writer extends the generation, with a segment of its own.
+    let (_, pages) = read_log(&stage.database(), durable.generation).await;
+    let segment = foreign_segment(durable.txid.next(), &pages);
+    let key = stage.database().layout().segment(
+        durable.generation,
+        aquifer_log::SegmentKey {
+            level: aquifer_log::Level::Shipped,
+            range: aquifer_format::TxidRange::one(durable.txid.next()),
+        },
+    );
+    assert!(stage.store.create(&key, segment).await.unwrap().is_ours());
+    stage.app.put(2, 2000);
+    let error = replicator.sync().await.unwrap_err();
+    assert!(matches!(&error, Error::Fenced { .. }), "{error}");
+    assert!(error.to_string().contains("taken over"), "{error}");
+    let status = &replicator.status()[0];
+    assert!(matches!(&status.state, ReplicaState::Stopped(_)), "{status:?}");
+    assert_eq!(status.durable, Some(durable), "nothing is acknowledged after it");
+    stage.app.put(3, 2000);
+    assert!(replicator.sync().await.is_err());
+}
+
+fn foreign_segment(txid: Txid, pages: &[Vec<u8>]) -> Vec<u8> {
+    use aquifer_format::segment::{CompressionLevel, SegmentEncoder, SegmentMeta};
+    use aquifer_format::{DbChecksum, PageHash, PageSize, Pgno, Timestamp, TxidRange};
+    let page_size = PageSize::new(pages[0].len() as u32).unwrap();
+    let mut checksum = DbChecksum::EMPTY;
+    for (index, page) in pages.iter().enumerate() {
+        checksum.toggle(PageHash::of(Pgno::from_index(index as u32), page));
+    }
+    let mut after = checksum;
+    let mut new = pages[1].clone();
+    new[100] ^= 1;
+    let pgno = Pgno::from_index(1);
+    after.replace(PageHash::of(pgno, &pages[1]), PageHash::of(pgno, &new));
+    let mut encoder = SegmentEncoder::new(page_size, CompressionLevel::SHIP);
+    encoder.push_delta(pgno, &pages[1], &new, PageHash::of(pgno, &new));
+    let mut object = std::mem::take(encoder.output());
+    let meta = SegmentMeta {
+        page_size,
+        range: TxidRange::one(txid),
+        size_before: pages.len() as u32,
+        size_after: pages.len() as u32,
+        checksum_before: checksum,
+        checksum_after: after,
+        commits: 1,
+        first_commit: Timestamp::now(),
+        last_commit: Timestamp::now(),
+        writer: WriterNonce::random(),
+    };
+    object.extend_from_slice(&encoder.finish(&meta).unwrap().tail);
+    object
+}
+
+#[tokio::test]
+async fn two_replicators_of_one_database_do_not_share_its_state() {
+    let stage = Stage::new();
+    let first = stage.start();
+    first.sync().await.unwrap();
+    let second = stage.start();
+    let error = second.sync().await.unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    stage.app.put(1, 10);
+    first.sync().await.unwrap();
+    stage.assert_replica_is_the_database().await;
+}
+
+#[tokio::test]
+async fn an_idle_database_causes_no_request() {
+    let stage = Stage::new();
+    let options = ReplicaOptions { poll: Duration::from_millis(5), ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options);
+    stage.app.put(1, 5000);
+    replicator.sync().await.unwrap();
+    until(&replicator, "idle", |s| s.state == ReplicaState::Idle).await;
+    stage.faults.take_log();
+    // Long enough for hundreds of polls, and for the checkpoint after a second.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let requests = stage.faults.take_log();
+    assert!(requests.is_empty(), "{requests:?}");
+    // Our own checkpoint let go of the WAL: the application can reset it.
+    let busy: i64 =
+        stage.app.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
+    assert_eq!(busy, 0);
+    stage.app.put(2, 5000);
+    replicator.sync().await.unwrap();
+    stage.assert_replica_is_the_database().await;
+}
+
+#[tokio::test]
+async fn an_interval_makes_fewer_and_larger_batches() {
+    let stage = Stage::new();
+    let options = ReplicaOptions { interval: Duration::from_hours(1), ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options);
+    until(&replicator, "started", |s| s.durable.is_some()).await;
+    for k in 0..50 {
+        stage.app.put(k, 1000);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    replicator.sync().await.unwrap();
+    let durable = replicator.status()[0].durable.unwrap();
+    assert!(durable.txid.get() <= 3, "{durable}");
+    stage.assert_replica_is_the_database().await;
+}
+
+#[tokio::test]
+async fn a_database_that_appears_later_is_replicated_when_it_is_there() {
+    let stage = Stage::new();
+    let path = stage.app.dir.path().join("later.db");
+    let replicator = Replicator::builder(stage.store.clone()).start();
+    let name = replicator.add(&path, None).unwrap();
+    until(&replicator, "waiting", |s| matches!(s.state, ReplicaState::Waiting(_))).await;
+    let connection = support::connect(&path);
+    connection.execute_batch("CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB); INSERT INTO t VALUES(1, x'01')").unwrap();
+    replicator.sync().await.unwrap();
+    let database = DatabaseStore::new(stage.store.clone(), name);
+    assert_eq!(replica_dump(&database).await, support::dump(&connection));
+}
