@@ -71,6 +71,7 @@ impl DatabaseStore {
     }
 
     /// The same database, with requests that keep trying for as long as told.
+    #[must_use]
     pub fn with_patience(&self, patience: Patience) -> DatabaseStore {
         DatabaseStore { store: self.store.with_patience(patience), ..self.clone() }
     }

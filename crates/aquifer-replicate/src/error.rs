@@ -63,7 +63,9 @@ pub enum Error {
     },
 
     /// Two databases would have the same name in the store.
-    #[error("{path} and {other} would both be '{name}' in the store: give one of them another name with --name")]
+    #[error(
+        "{path} and {other} would both be '{name}' in the store: give one of them another name with --name"
+    )]
     NameTaken {
         /// The name.
         name: String,

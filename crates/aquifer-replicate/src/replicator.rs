@@ -164,14 +164,18 @@ impl Replicator {
     /// The same for one database.
     pub async fn sync_database(&self, name: &DatabaseName) -> Result<Option<Revision>> {
         let commands = self.replicas.lock().get(name).map(|r| r.commands.clone());
-        let Some(commands) = commands else { return Err(Error::Stopped(format!("{name} is not replicated"))) };
+        let Some(commands) = commands else {
+            return Err(Error::Stopped(format!("{name} is not replicated")));
+        };
         ask(&commands, Command::Sync).await
     }
 
     /// Waits until a txid of a database's current generation is durable in the store. Cancel-safe.
     pub async fn wait_durable(&self, name: &DatabaseName, txid: Txid) -> Result<Revision> {
         let status = self.replicas.lock().get(name).map(|r| r.status.clone());
-        let Some(mut status) = status else { return Err(Error::Stopped(format!("{name} is not replicated"))) };
+        let Some(mut status) = status else {
+            return Err(Error::Stopped(format!("{name} is not replicated")));
+        };
         loop {
             {
                 let now = status.borrow_and_update();

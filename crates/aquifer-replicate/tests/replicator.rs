@@ -47,8 +47,12 @@ impl Stage {
 }
 
 /// Waits until a status holds; fails after a time that no healthy machine needs.
-async fn until(replicator: &Replicator, what: &str, holds: impl Fn(&aquifer_replicate::ReplicaStatus) -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+async fn until(
+    replicator: &Replicator,
+    what: &str,
+    holds: impl Fn(&aquifer_replicate::ReplicaStatus) -> bool,
+) {
+    let waited = tokio::time::timeout(Duration::from_mins(1), async {
         while !replicator.status().iter().all(&holds) {
             replicator.changed(Duration::from_millis(50)).await;
         }
@@ -105,7 +109,8 @@ async fn a_restart_continues_the_generation_with_what_changed() {
         }
     }
     assert!(shipped[1..].iter().all(|&bytes| bytes < shipped[0] / 20), "{shipped:?}");
-    let generations: Vec<_> = futures::TryStreamExt::try_collect(stage.database().generation_ids()).await.unwrap();
+    let generations: Vec<_> =
+        futures::TryStreamExt::try_collect(stage.database().generation_ids()).await.unwrap();
     assert_eq!(generations.len(), 1);
 }
 
@@ -161,9 +166,7 @@ async fn started_again(stage: &Stage, options: &ReplicaOptions) -> Replicator {
     loop {
         let replicator = stage.start_with(options.clone());
         until(&replicator, "started", |s| s.state != ReplicaState::Starting).await;
-        let is_locked = |s: &aquifer_replicate::ReplicaStatus| {
-            matches!(&s.state, ReplicaState::Stopped(why) if why.contains("replicated by another process"))
-        };
+        let is_locked = |s: &aquifer_replicate::ReplicaStatus| matches!(&s.state, ReplicaState::Stopped(why) if why.contains("replicated by another process"));
         if !replicator.status().iter().any(is_locked) {
             return replicator;
         }
@@ -237,7 +240,10 @@ async fn a_put_that_took_effect_in_a_run_that_died_is_taken_over() {
         stage.faults.inject(Rule::on(Op::Get, "/0/", Fault::Hold(aquifer_testkit::fault_store::Gate::new())));
         stage.app.put(1, 2000);
         // The put has taken effect when the object is there; the run does not live to know.
-        let (inner, key) = (stage.faults.inner().clone(), format!("app.db/{}/0/{}.seg", before.generation, before.txid.next().to_hex()));
+        let (inner, key) = (
+            stage.faults.inner().clone(),
+            format!("app.db/{}/0/{}.seg", before.generation, before.txid.next().to_hex()),
+        );
         while object_store::ObjectStoreExt::head(&inner, &key.clone().into()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -245,7 +251,8 @@ async fn a_put_that_took_effect_in_a_run_that_died_is_taken_over() {
         stage.faults.clear();
         stage.app.put(2, 2000);
         stage.faults.set_offline(offline_at_start);
-        let replicator = started_again(&stage, &ReplicaOptions { stage_after: Duration::ZERO, ..options }).await;
+        let replicator =
+            started_again(&stage, &ReplicaOptions { stage_after: Duration::ZERO, ..options }).await;
         if offline_at_start {
             stage.app.put(3, 2000);
             until(&replicator, "staged", |s| s.staged_bytes > 0).await;
@@ -378,7 +385,9 @@ async fn a_database_that_appears_later_is_replicated_when_it_is_there() {
     let name = replicator.add(&path, None).unwrap();
     until(&replicator, "waiting", |s| matches!(s.state, ReplicaState::Waiting(_))).await;
     let connection = support::connect(&path);
-    connection.execute_batch("CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB); INSERT INTO t VALUES(1, x'01')").unwrap();
+    connection
+        .execute_batch("CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB); INSERT INTO t VALUES(1, x'01')")
+        .unwrap();
     replicator.sync().await.unwrap();
     let database = DatabaseStore::new(stage.store.clone(), name);
     assert_eq!(replica_dump(&database).await, support::dump(&connection));

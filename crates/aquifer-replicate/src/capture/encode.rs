@@ -57,7 +57,7 @@ pub(super) fn advance(
         let new = database.read_new(advance, at, &mut new)?;
         let hash = PageHash::of(pgno, new);
         match map.get(pgno) {
-            Some(before) if before == hash => continue,
+            Some(before) if before == hash => {}
             Some(before) => {
                 database.read_old(pgno, &mut old)?;
                 // The hash decides whether what was read is the page that readers have.

@@ -45,6 +45,8 @@ const ALERT: Duration = Duration::from_millis(50);
 const ALERT_POLL: Duration = Duration::from_millis(1);
 /// After the last commit, the WAL is brought into the database file and let go of.
 const REST_AFTER: Duration = Duration::from_secs(1);
+/// Segments larger than this are uploaded in parts.
+const LARGE: u64 = 32 << 20;
 /// Between two attempts to put a batch; doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
@@ -199,7 +201,7 @@ impl Replica {
             tokio::select! {
                 done = async { put.as_mut().expect("checked by the condition").await }, if put.is_some() => {
                     put = None;
-                    retry = self.put_done(done, retry).await?;
+                    retry = self.put_done(done, retry)?;
                 }
                 () = self.waker.notified(), if !self.dirty => {
                     self.dirty = true;
@@ -263,7 +265,8 @@ impl Replica {
         if self.queue.is_empty() {
             return false;
         }
-        self.is_asked() || self.shared.budget.as_ref().is_none_or(|budget| budget.take(Instant::now()).is_ok())
+        self.is_asked()
+            || self.shared.budget.as_ref().is_none_or(|budget| budget.take(Instant::now()).is_ok())
     }
 
     /// Captures one batch, and tends the WAL.
@@ -357,16 +360,32 @@ impl Replica {
 
     fn start_put(&mut self) -> Result<Option<Put>> {
         let Some(front) = self.queue.front() else { return Ok(None) };
-        let bytes = staging::read(&front.body).map_err(Error::state(self.directory.staging()))?;
         let database = self.database.clone();
         let info = front.info.clone();
         let generation = self.head.generation;
         self.last_put = Some(Instant::now());
-        Ok(Some(Box::pin(async move { database.put_level0(generation, &info, bytes).await })))
+        let file = match &front.body {
+            Body::Memory(bytes) => {
+                let bytes = bytes.clone();
+                return Ok(Some(Box::pin(
+                    async move { database.put_level0(generation, &info, bytes).await },
+                )));
+            }
+            Body::File(file) => file.to_path_buf(),
+            Body::Staged(file) => file.clone(),
+        };
+        if info.stored_len() <= LARGE {
+            let bytes = std::fs::read(&file).map_err(Error::state(&file))?;
+            return Ok(Some(Box::pin(async move { database.put_level0(generation, &info, bytes).await })));
+        }
+        let file = std::fs::File::open(&file).map_err(Error::state(&file))?;
+        Ok(Some(Box::pin(async move {
+            database.put_level0_large(generation, &info, tokio::fs::File::from_std(file)).await
+        })))
     }
 
     /// Takes the outcome of a put. Returns when to try again, if it failed.
-    async fn put_done(
+    fn put_done(
         &mut self,
         outcome: Result<Shipped, LogError>,
         retry: Option<(Instant, Duration)>,

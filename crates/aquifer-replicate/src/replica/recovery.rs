@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use aquifer_format::segment::GroupScratch;
 use aquifer_format::{PageHash, Pgno, Revision, Timestamp, Txid, WriterNonce};
 use aquifer_log::store::Patience;
-use aquifer_log::{DatabaseStore, GenerationRecord, Level, Plan, PlanError, Target};
+use aquifer_log::{DatabaseStore, GenerationRecord, Level, LogError, Plan, PlanError, StoreError, Target};
 use aquifer_sqlite::{Handle, WalPosition};
 use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
@@ -60,7 +60,9 @@ impl Replica {
 
         // With local state, work can begin without the store: it is asked, not waited for.
         let found = match local {
-            Some((head, map)) => continue_local(&database.with_patience(START), &directory, head, map).await?,
+            Some((head, map)) => {
+                continue_local(&database.with_patience(START), &directory, head, map).await?
+            }
             None => None,
         };
         let start = match found {
@@ -68,12 +70,10 @@ impl Replica {
             None => adopt_or_begin(database, path, options, shared, &directory).await?,
         };
         let Start { head, map, staged, capture, previous_writer, is_settled } = start;
-        let capture = match capture {
-            Some(capture) => capture,
-            None => {
-                let known = Some((head, map.clone()));
-                open_capture(path, known, options, shared, &directory).await?
-            }
+        let capture = if let Some(capture) = capture {
+            capture
+        } else {
+            open_capture(path, Some((head, map.clone())), options, shared, &directory).await?
         };
         // Whether the store has a batch more than we know is settled; only then the nonce of the run before, by which it
         // would be recognised, may be forgotten.
@@ -83,8 +83,8 @@ impl Replica {
         let queue: VecDeque<Pending> = staged;
         let durable = queue.front().map_or(head.txid, |front| front.head.txid.previous());
         status.send_modify(|s| {
-            s.durable = (durable > Txid::ZERO)
-                .then_some(Revision { generation: head.generation, txid: durable });
+            s.durable =
+                (durable > Txid::ZERO).then_some(Revision { generation: head.generation, txid: durable });
         });
         Ok(Replica {
             database: database.clone(),
@@ -238,7 +238,11 @@ async fn adopt_or_begin(
     } else {
         match Plan::make(database, None, Target::Latest).await {
             Ok(plan) => Some(plan),
-            Err(e) if e.is_nothing_there() => None,
+            Err(
+                PlanError::NoSuchDatabase { .. }
+                | PlanError::Empty { .. }
+                | PlanError::Log(LogError::Store(StoreError::NoStore { .. })),
+            ) => None,
             Err(PlanError::Log(e)) if e.is_transient() => return Err(e.into()),
             Err(e) => {
                 tracing::warn!(database = %database.name(), error = %e, "the newest generation cannot be continued");
@@ -285,7 +289,9 @@ async fn adopt_or_begin(
     record.source = path.display().to_string();
     let generation = database.create_generation(record).await?;
     tracing::info!(database = %database.name(), generation = %generation.id, "new generation");
-    for (_, file, _) in staging::load(&directory.staging(), Txid::ZERO).map_err(Error::state(directory.staging()))? {
+    for (_, file, _) in
+        staging::load(&directory.staging(), Txid::ZERO).map_err(Error::state(directory.staging()))?
+    {
         staging::remove(&file).map_err(Error::state(file))?;
     }
     let head = Head {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use aquifer_format::Txid;
 use aquifer_format::segment::{SegmentBytes, SegmentInfo};
-use bytes::Bytes;
 
 use crate::capture::Body;
 
@@ -71,14 +70,5 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
-    }
-}
-
-/// The bytes of a segment.
-pub(super) fn read(body: &Body) -> io::Result<Bytes> {
-    match body {
-        Body::Memory(bytes) => Ok(bytes.clone()),
-        Body::File(path) => Ok(std::fs::read(path)?.into()),
-        Body::Staged(path) => Ok(std::fs::read(path)?.into()),
     }
 }

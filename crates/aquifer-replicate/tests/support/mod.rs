@@ -12,14 +12,14 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 /// A database with a table `t(k, v)`, and the application that writes to it.
-pub struct Application {
-    pub dir: TempDir,
-    pub path: PathBuf,
-    pub connection: Connection,
+pub(crate) struct Application {
+    pub(crate) dir: TempDir,
+    pub(crate) path: PathBuf,
+    pub(crate) connection: Connection,
 }
 
 impl Application {
-    pub fn new() -> Application {
+    pub(crate) fn new() -> Application {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("app.db");
         let connection = connect(&path);
@@ -27,22 +27,22 @@ impl Application {
         Application { dir, path, connection }
     }
 
-    pub fn put(&self, k: i64, bytes: usize) {
+    pub(crate) fn put(&self, k: i64, bytes: usize) {
         self.connection
             .execute("INSERT OR REPLACE INTO t VALUES(?, randomblob(?))", rusqlite::params![k, bytes as i64])
             .unwrap();
     }
 
-    pub fn dump(&self) -> String {
+    pub(crate) fn dump(&self) -> String {
         dump(&self.connection)
     }
 
-    pub fn wal_len(&self) -> u64 {
+    pub(crate) fn wal_len(&self) -> u64 {
         std::fs::metadata(self.path.with_extension("db-wal")).map_or(0, |m| m.len())
     }
 }
 
-pub fn connect(path: &Path) -> Connection {
+pub(crate) fn connect(path: &Path) -> Connection {
     let connection = Connection::open(path).unwrap();
     connection
         .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA busy_timeout=5000")
@@ -50,7 +50,7 @@ pub fn connect(path: &Path) -> Connection {
     connection
 }
 
-pub fn dump(connection: &Connection) -> String {
+pub(crate) fn dump(connection: &Connection) -> String {
     let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     let rows: Vec<String> = connection
         .prepare("SELECT k, hex(v) FROM t ORDER BY k")
@@ -63,7 +63,7 @@ pub fn dump(connection: &Connection) -> String {
 }
 
 /// Reads level 0 of a generation from its first segment on, proving every step.
-pub async fn read_log(database: &DatabaseStore, generation: GenerationId) -> (Txid, Vec<Vec<u8>>) {
+pub(crate) async fn read_log(database: &DatabaseStore, generation: GenerationId) -> (Txid, Vec<Vec<u8>>) {
     let mut pages: Vec<Vec<u8>> = Vec::new();
     let mut checksum = DbChecksum::EMPTY;
     let mut txid = Txid::ZERO;
@@ -94,7 +94,7 @@ pub async fn read_log(database: &DatabaseStore, generation: GenerationId) -> (Tx
 }
 
 /// The database as the newest generation has it.
-pub async fn replica_dump(database: &DatabaseStore) -> String {
+pub(crate) async fn replica_dump(database: &DatabaseStore) -> String {
     let generation = database.latest_generation().await.unwrap().unwrap();
     let (_, pages) = read_log(database, generation.id).await;
     let dir = TempDir::new().unwrap();
