@@ -68,7 +68,7 @@ async fn a_store_that_lets_racing_creates_through_is_found_out_by_the_race() {
 async fn a_store_that_refuses_conditions_is_unsupported_and_not_broken() {
     let server = S3Server::start(Conditions::Honoured).await;
     server.set_faults(|request| {
-        request.if_none_match.is_some().then_some(HttpFault::Answer(501, "NotImplemented"))
+        request.header("if-none-match").is_some().then_some(HttpFault::Answer(501, "NotImplemented"))
     });
     let store = open(&server);
     let found = store.probe().await.unwrap().put_if_absent;

@@ -42,8 +42,8 @@ async fn a_create_carries_its_condition_and_a_put_does_not() {
     store.create(&key("a"), "x").await.unwrap();
     store.put(&key("a"), "y").await.unwrap();
     let log = server.take_log();
-    assert_eq!(log[0].if_none_match.as_deref(), Some("*"));
-    assert_eq!(log[1].if_none_match, None);
+    assert_eq!(log[0].header("if-none-match"), Some("*"));
+    assert_eq!(log[1].header("if-none-match"), None);
     assert_eq!(log[0].target, "/bucket/p/a");
     assert_eq!(server.keys(), ["p/a"]);
 }

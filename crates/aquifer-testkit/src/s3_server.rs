@@ -41,10 +41,17 @@ pub struct HttpRequest {
     pub method: String,
     /// Path and query: `/bucket/key?uploads`.
     pub target: String,
-    /// The `If-None-Match` header.
-    pub if_none_match: Option<String>,
+    /// Names, in lower case, and values of its headers.
+    pub headers: Vec<(String, String)>,
     /// Its number, from 0.
     pub number: usize,
+}
+
+impl HttpRequest {
+    /// The value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// What the server does instead of answering properly.
@@ -251,11 +258,11 @@ async fn answer(
     service: S3Service,
     shared: Arc<Shared>,
 ) -> Result<s3s::HttpResponse, Closed> {
-    let header = request.headers().get("if-none-match").and_then(|value| value.to_str().ok());
+    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let mut seen = HttpRequest {
         method: request.method().to_string(),
         target: request.uri().to_string(),
-        if_none_match: header.map(str::to_owned),
+        headers: request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
         number: 0,
     };
     {

@@ -114,6 +114,14 @@ fn azure(url: &StoreUrl, environment: &Environment) -> Result<Remote, StoreError
             .with_endpoint(without_slash(endpoint).to_owned())
             .with_config(AzureConfigKey::Client(ClientConfigKey::AllowHttp), allow_http(endpoint));
     }
+    if builder.get_config_value(&AzureConfigKey::AccountName).is_none() {
+        return Err(StoreError::Config {
+            url: url.to_string(),
+            reason: "no storage account: add ?account=… to the URL or set AZURE_STORAGE_ACCOUNT_NAME"
+                .to_owned(),
+            source: None,
+        });
+    }
     let client = builder.build().map_err(|e| config(url, e))?;
     Ok(Remote::cloud(Arc::new(client), prefix, AZURE_DELETES_AT_ONCE).without_suffixes())
 }

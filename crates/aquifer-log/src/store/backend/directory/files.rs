@@ -1,0 +1,194 @@
+//! Objects as files: names, reading, listing, deleting.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use aquifer_format::Timestamp;
+use bytes::Bytes;
+
+use super::staging::{PRIVATE, Staging};
+use crate::store::ObjectInfo;
+use crate::store::backend::{Fetched, Part};
+use crate::store::error::{Failure, FailureKind};
+use crate::store::key::{Key, Prefix};
+
+/// The store's directory.
+#[derive(Debug)]
+pub(super) struct Root {
+    path: PathBuf,
+    pub(super) staging: Staging,
+}
+
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) is_dir: bool,
+}
+
+impl Root {
+    pub(super) fn new(path: PathBuf) -> Root {
+        Root { staging: Staging::new(path.clone()), path }
+    }
+
+    pub(super) fn path_of(&self, key: &Key) -> PathBuf {
+        self.path.join(key.as_str())
+    }
+
+    pub(super) fn path_of_prefix(&self, prefix: &Prefix) -> PathBuf {
+        self.path.join(prefix.as_str())
+    }
+
+    pub(super) fn check_exists(&self) -> Result<(), Failure> {
+        match fs::metadata(&self.path) {
+            Ok(metadata) if metadata.is_dir() => Ok(()),
+            Ok(_) => {
+                let reason = format!("{} is a file, not a directory", self.path.display());
+                Err(Failure::new(FailureKind::Refused, reason))
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => Err(Failure::new(FailureKind::NoStore, e)),
+            Err(e) => Err(not_done("open", &self.path, e)),
+        }
+    }
+
+    /// What a directory holds, in the order of the keys below it: a directory sorts as its name and a slash.
+    pub(super) fn entries(&self, dir: &Path) -> Result<Vec<Entry>, Failure> {
+        let listing = match fs::read_dir(dir) {
+            Ok(listing) => listing,
+            Err(e) if is_absent(&e) => return Ok(Vec::new()),
+            Err(e) => return Err(not_done("list", dir, e)),
+        };
+        let mut entries = Vec::new();
+        for entry in listing {
+            let entry = entry.map_err(|e| not_done("list", dir, e))?;
+            // Names that are not UTF-8 are none of ours.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name == PRIVATE && dir == self.path {
+                continue;
+            }
+            let is_dir = match entry.file_type() {
+                // A database's directory may be a link to another disk.
+                Ok(kind) if kind.is_symlink() => fs::metadata(entry.path()).is_ok_and(|m| m.is_dir()),
+                Ok(kind) => kind.is_dir(),
+                Err(_) => continue,
+            };
+            entries.push(Entry { name, is_dir });
+        }
+        entries.sort_by(|a, b| sort_key(a).cmp(sort_key(b)));
+        Ok(entries)
+    }
+
+    pub(super) fn walk(
+        &self,
+        prefix: &Prefix,
+        after: Option<&Key>,
+        out: &mut Vec<ObjectInfo>,
+    ) -> Result<(), Failure> {
+        let dir = self.path_of_prefix(prefix);
+        for entry in self.entries(&dir)? {
+            if entry.is_dir {
+                let Ok(_) = Key::parse(format!("{prefix}{}", entry.name)) else { continue };
+                let below = prefix.dir(&entry.name);
+                // Skips whole directories before the start.
+                let done = after.is_some_and(|after| {
+                    below.as_str() < after.as_str() && !after.as_str().starts_with(below.as_str())
+                });
+                if !done {
+                    self.walk(&below, after, out)?;
+                }
+                continue;
+            }
+            let Ok(key) = Key::parse(format!("{prefix}{}", entry.name)) else { continue };
+            if after.is_some_and(|after| key <= *after) {
+                continue;
+            }
+            // Gone since the directory was read: a listing may or may not show it.
+            let Ok(metadata) = fs::metadata(dir.join(&entry.name)) else { continue };
+            out.push(info(key, &metadata));
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete(&self, key: &Key) -> Result<(), Failure> {
+        let path = self.path_of(key);
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(e) if is_absent(&e) || e.kind() == ErrorKind::IsADirectory => return Ok(()),
+            Err(e) => return Err(not_done("delete", &path, e)),
+        }
+        // Object stores have no empty directories.
+        let mut dir = path.parent();
+        while let Some(empty) = dir.filter(|d| *d != self.path && fs::remove_dir(d).is_ok()) {
+            self.staging.removed(empty);
+            dir = empty.parent();
+        }
+        Ok(())
+    }
+
+    pub(super) fn failure(&self, verb: &str, path: &Path, error: io::Error) -> Failure {
+        if is_absent(&error) {
+            return match self.check_exists() {
+                Err(missing) => missing,
+                Ok(()) => Failure::new(FailureKind::NotFound, annotate(verb, path, &error)),
+            };
+        }
+        not_done(verb, path, error)
+    }
+}
+
+pub(super) fn read(path: &Path, part: &Part) -> io::Result<Fetched> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::Error::new(ErrorKind::NotFound, "is a directory"));
+    }
+    let object_len = metadata.len();
+    let range = match part {
+        Part::All => 0..object_len,
+        Part::Range(range) => range.start.min(object_len)..range.end.min(object_len),
+        Part::Suffix(n) => object_len.saturating_sub(*n)..object_len,
+    };
+    if range.start > 0 {
+        file.seek(SeekFrom::Start(range.start))?;
+    }
+    let len = range.end - range.start;
+    let mut bytes = Vec::with_capacity(usize::try_from(len).map_err(io::Error::other)?);
+    file.take(len).read_to_end(&mut bytes)?;
+    Ok(Fetched { bytes: Bytes::from(bytes), object_len })
+}
+
+fn sort_key(entry: &Entry) -> impl Iterator<Item = u8> + use<'_> {
+    entry.name.bytes().chain(entry.is_dir.then_some(b'/'))
+}
+
+pub(super) fn info(key: Key, metadata: &fs::Metadata) -> ObjectInfo {
+    let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    let millis = match modified.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
+    };
+    ObjectInfo { key, len: metadata.len(), last_modified: Timestamp::from_millis(millis) }
+}
+
+/// A failure before which nothing was changed under the key.
+pub(super) fn not_done(verb: &str, path: &Path, error: io::Error) -> Failure {
+    let kind = match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => FailureKind::Denied,
+        ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::CrossesDevices
+        | ErrorKind::InvalidFilename => FailureKind::Refused,
+        // A full disk, a failing one, a network mount that is away: an operator can mend it while we wait.
+        _ => FailureKind::NotSent,
+    };
+    Failure { kind, reason: annotate(verb, path, &error), source: error.into() }
+}
+
+/// Whether there is no such file: a name below a file's name is none either.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+pub(super) fn annotate(verb: &str, path: &Path, error: &io::Error) -> String {
+    format!("cannot {verb} {}: {error}", path.display())
+}
