@@ -1,6 +1,7 @@
 //! Reading segments from a store: the end of an object first, then only the groups that are wanted.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use aquifer_format::GenerationId;
 use aquifer_format::segment::{
@@ -12,13 +13,13 @@ use crate::error::LogError;
 use crate::layout::{Layout, SegmentKey};
 use crate::store::{Key, Store};
 
-/// An opened segment: its trailer and index are known and verified.
+/// An opened segment: its trailer and index are known and verified. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SegmentHandle {
     store: Store,
     segment: SegmentKey,
     key: Key,
-    info: SegmentInfo,
+    info: Arc<SegmentInfo>,
     /// The object that holds the groups: `key`, or its companion.
     groups_key: Key,
     /// The whole object, where reading its end read all of it.
@@ -62,7 +63,7 @@ impl SegmentHandle {
             Form::External => layout.companion(generation, segment, info.meta().writer),
         };
         let whole = (suffix.len() as u64 == len && groups_key == key).then_some(suffix);
-        Ok(SegmentHandle { store: store.clone(), segment, key, info, groups_key, whole })
+        Ok(SegmentHandle { store: store.clone(), segment, key, info: Arc::new(info), groups_key, whole })
     }
 
     /// Its name inside the generation.

@@ -7,6 +7,7 @@ mod error;
 mod options;
 mod replica;
 mod replicator;
+pub mod restore;
 pub mod state;
 mod status;
 mod watch;

@@ -14,13 +14,17 @@
 mod build;
 mod error;
 mod handle;
+mod integrity;
 mod pinned;
+mod takeover;
 pub mod wal;
 
 pub use build::check_build;
 pub use error::Error;
 pub use handle::{Backfill, Handle, WalPosition};
+pub use integrity::integrity_check;
 pub use pinned::{Advance, Continuity, PinnedDatabase};
+pub use takeover::{Takeover, take_over};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

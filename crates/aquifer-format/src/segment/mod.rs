@@ -63,6 +63,7 @@ mod index;
 mod info;
 mod level;
 mod merge;
+mod owned;
 mod runs;
 mod trailer;
 mod varint;
@@ -79,6 +80,7 @@ pub use index::{GroupRef, Index};
 pub use info::{OpenError, SegmentInfo, SegmentTally};
 pub use level::CompressionLevel;
 pub use merge::{MergeError, merge};
+pub use owned::{FoldScratch, OwnedEntry};
 pub use trailer::{SegmentMeta, Trailer};
 
 /// A group is closed before its entries (hashes, table and data, uncompressed) exceed this many bytes; a
