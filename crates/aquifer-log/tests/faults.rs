@@ -240,3 +240,59 @@ async fn background_work_rides_out_an_outage_that_a_commit_does_not() {
     assert!(committed.unwrap_err().is_transient());
     compacted.unwrap();
 }
+
+/// A generator of repeatable numbers.
+fn xorshift(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move |below| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) % below
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_fails_two_writers_never_both_own_a_name() {
+    for seed in 0..300 {
+        let (faults, store) = stores();
+        let mut random = xorshift(seed);
+        faults.set_schedule(move |request| match random(10) {
+            0 => Some(Fault::Timeout),
+            1 => Some(Fault::LoseAnswer),
+            2 => Some(Fault::Unreachable),
+            3 if request.op == Op::Create => Some(Fault::Conflict),
+            4 if request.op == Op::Get => Some(Fault::Torn(3)),
+            _ => None,
+        });
+        let writers = (0..3).map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut owned = Vec::new();
+                for n in 0..6 {
+                    let name = key(&format!("{n}"));
+                    let mine = format!("writer {writer}, {n}");
+                    // As a shipper does: the same payload until the outcome is known.
+                    let created = loop {
+                        match store.create(&name, mine.clone()).await {
+                            Ok(created) => break created,
+                            Err(error) => assert!(error.is_transient(), "{error}"),
+                        }
+                    };
+                    match created {
+                        Created::Taken(theirs) => assert_ne!(theirs, mine),
+                        _ => owned.push((name, mine)),
+                    }
+                }
+                owned
+            })
+        });
+        let owned: Vec<_> =
+            futures::future::try_join_all(writers).await.unwrap().into_iter().flatten().collect();
+        faults.clear();
+        assert_eq!(owned.len(), 6, "seed {seed}: {owned:?}");
+        for (name, mine) in owned {
+            assert_eq!(store.get(&name).await.unwrap(), mine, "seed {seed}");
+        }
+    }
+}

@@ -102,5 +102,7 @@ impl Store {
 }
 
 fn says_not_implemented(reason: &str) -> bool {
-    ["501", "NotImplemented", "not yet implemented"].iter().any(|text| reason.contains(text))
+    ["501 ", "NotImplemented", "not yet implemented", "no hard links"]
+        .iter()
+        .any(|text| reason.contains(text))
 }

@@ -32,6 +32,10 @@ impl Patience {
     pub const COMMIT: Patience =
         Patience { tries: 3, total: Duration::from_secs(10), attempt: Duration::from_secs(5) };
 
+    /// For somebody who waits at a terminal: a hiccup passes unseen, a wrong URL is told soon.
+    pub const INTERACTIVE: Patience =
+        Patience { tries: 5, total: Duration::from_secs(15), attempt: Duration::from_secs(30) };
+
     /// A single attempt, for callers with a retry loop of their own.
     pub const ONCE: Patience =
         Patience { tries: 1, total: Duration::from_secs(30), attempt: Duration::from_secs(30) };

@@ -22,6 +22,9 @@ pub(super) const PRIVATE: &str = ".aquifer";
 /// writer needs microseconds.
 const ABANDONED_AFTER: Duration = Duration::from_mins(1);
 
+/// What a file system without them refuses: a file was just made there, so it is not for want of permission.
+const NO_HARD_LINKS: &str = "The file system seems to have no hard links, which put-if-absent needs";
+
 /// Makes files in a directory that only ever appear whole.
 #[derive(Debug)]
 pub(super) struct Staging {
@@ -135,6 +138,14 @@ impl Staging {
                     Err(e) if e.kind() != ErrorKind::NotFound => return Err(not_done("create", &dir, e)),
                     _ => {}
                 },
+                Err(e)
+                    if how == Publish::IfAbsent
+                        && matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) =>
+                {
+                    let reason = annotate("create", path, &e);
+                    let reason = format!("{reason}. {NO_HARD_LINKS}");
+                    return Err(Failure { kind: FailureKind::Refused, reason, source: e.into() });
+                }
                 Err(e) => return Err(not_done("create", path, e)),
             }
         }
