@@ -1,7 +1,7 @@
 //! What can go wrong with a log, by what a caller does about it.
 
-use aquifer_format::TxidRange;
-use aquifer_format::segment::FormatError;
+use aquifer_format::segment::{EncodeError, FormatError};
+use aquifer_format::{Pgno, TxidRange};
 
 use crate::store::{Key, StoreError};
 
@@ -71,6 +71,50 @@ pub enum LogError {
         /// The object.
         key: Key,
     },
+
+    /// Segments that were to be merged do not continue each other: one of them belongs to another history.
+    #[error("{url}: segment '{newer}' does not continue '{older}': it belongs to another history")]
+    NotAdjacent {
+        /// The store.
+        url: String,
+        /// The earlier object.
+        older: Key,
+        /// The later object.
+        newer: Key,
+    },
+
+    /// A page put together from segments is not the one that was written, though each segment's checksums hold:
+    /// a writer made a wrong difference, or memory failed. `verify` tells which revisions are affected.
+    #[error("page {pgno} as of txid {} does not have its hash when put together from txids {range}", range.last)]
+    PageMismatch {
+        /// The page.
+        pgno: Pgno,
+        /// The txids that were put together.
+        range: TxidRange,
+    },
+
+    /// Segments that should amount to a whole database lack a page, or all pages together are not those that
+    /// were there.
+    #[error("txids {range} do not amount to the whole database: {reason}")]
+    NotWhole {
+        /// The txids that were put together.
+        range: TxidRange,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// Segments that were merged do not hold the pages that they must.
+    #[error("cannot merge txids {range}: {source}")]
+    Encode {
+        /// The txids.
+        range: TxidRange,
+        /// What is wrong.
+        source: EncodeError,
+    },
+
+    /// A scratch directory could not be made.
+    #[error("cannot make a scratch directory: {0}. TMPDIR says where to")]
+    Scratch(std::io::Error),
 
     /// What a caller staged for upload could not be read.
     #[error("cannot read the staged segment for '{key}': {source}")]

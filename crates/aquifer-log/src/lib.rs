@@ -4,24 +4,34 @@
 //! - [`layout`]: which object is what;
 //! - [`DatabaseStore`]: a database's generations and segments, and how a writer extends them;
 //! - [`SegmentHandle`]: reading of a segment only what is wanted;
-//! - [`Plan`]: the fewest segments that make up a revision.
+//! - [`Plan`]: the fewest segments that make up a revision;
+//! - [`Merge`]: adjacent segments as if they were one, in bounded memory;
+//! - [`Compactor`], [`snapshot`]: fewer and larger segments, so that plans stay short.
 
+mod compact;
 mod database;
 mod error;
 mod generation;
 pub mod layout;
+mod merge;
 mod name;
 mod owner;
 mod plan;
 mod segment_io;
+mod segment_write;
+mod snapshot;
 pub mod store;
 
+pub use compact::{Compactor, Levels};
 pub use database::{DatabaseStore, Generation, ListedSegment, Shipped};
 pub use error::LogError;
 pub use generation::GenerationRecord;
 pub use layout::{Level, SegmentKey};
+pub use merge::{Merge, MergedPage, PageSink};
 pub use name::{DatabaseName, DatabaseNameError};
 pub use owner::{OwnerRecord, ServerRecord};
 pub use plan::{Plan, PlanError, Step, Target};
 pub use segment_io::{FetchedGroups, SegmentHandle};
+pub use segment_write::Written;
+pub use snapshot::{Snapshotted, snapshot, snapshot_of};
 pub use store::{Store, StoreError, StoreUrl};

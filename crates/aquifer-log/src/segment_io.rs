@@ -162,7 +162,12 @@ impl SegmentHandle {
         Ok(())
     }
 
-    fn damaged(&self, source: FormatError) -> LogError {
+    /// The store that it lies in, for messages.
+    pub(crate) fn url(&self) -> &str {
+        self.store.url()
+    }
+
+    pub(crate) fn damaged(&self, source: FormatError) -> LogError {
         LogError::Segment { url: self.store.url().to_owned(), key: self.groups_key.clone(), source }
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod compact;
 mod history;
 mod plan;
 #[path = "../stores/mod.rs"]
