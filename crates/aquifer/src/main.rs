@@ -1,2 +1,81 @@
-//! The `aquifer` program.
-fn main() {}
+//! The `aquifer` program: it reads the command line, calls the libraries, and prints what came of it.
+
+#![allow(clippy::format_push_string, reason = "short texts for people, where write! reads worse")]
+#![allow(clippy::doc_markdown, reason = "doc comments are the text of --help")]
+#![allow(dead_code, reason = "for the commands that follow")]
+
+mod args;
+mod commands;
+mod config;
+mod copy;
+mod error;
+mod exit;
+mod logging;
+mod output;
+mod progress;
+mod session;
+mod survey;
+mod time;
+mod units;
+
+use std::process::ExitCode;
+
+use args::{Command, Invocation};
+use config::Settings;
+use error::{CliError, Told};
+use exit::Exit;
+use logging::LogLevel;
+use output::Output;
+use progress::note;
+use session::Session;
+
+fn main() -> ExitCode {
+    let invocation = Invocation::from_process();
+    let global = &invocation.cli.global;
+    logging::start(global.log_level, global.log_format, LogLevel::Warn);
+    let json = global.json;
+    let exit = run(invocation).unwrap_or_else(|error| {
+        let told = Told::of(&error);
+        note(&if json { told.json() } else { told.text() });
+        error.exit()
+    });
+    exit.into()
+}
+
+fn run(invocation: Invocation) -> Result<Exit, CliError> {
+    let global = &invocation.cli.global;
+    let output = Output { json: global.json, quiet: global.quiet };
+    // Needs no settings, and must work where the configuration file is broken.
+    if let Command::Completions(completions) = &invocation.cli.command {
+        return completions.run();
+    }
+    let settings =
+        Settings::merge(global.config.as_deref(), invocation.store.clone(), invocation.replicate_flags())?;
+    let session = Session { output, settings };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Start)?;
+    runtime.block_on(until_interrupted(command(&session, invocation.cli.command)))
+}
+
+async fn command(session: &Session, command: Command) -> Result<Exit, CliError> {
+    match command {
+        Command::Ls(ls) => ls.run(session).await,
+        Command::Info(info) => info.run(session).await,
+        Command::Copy(copy) => copy.run(session).await,
+        Command::Doctor(doctor) => doctor.run(session).await,
+        Command::Config(_) => commands::config::Config::check(session),
+        Command::Completions(completions) => completions.run(),
+    }
+}
+
+/// Runs a command until it ends or the user interrupts it. Dropping it half-way leaves nothing behind that the
+/// next run does not cope with: the libraries say so of each of their futures.
+async fn until_interrupted(command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    tokio::select! {
+        result = command => result,
+        interrupted = tokio::signal::ctrl_c() => match interrupted {
+            Ok(()) => Ok(Exit::Signal(2)),
+            Err(e) => Err(CliError::Start(e)),
+        },
+    }
+}

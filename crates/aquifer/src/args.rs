@@ -1,0 +1,104 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use aquifer_log::StoreUrl;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::{completions, config, copy, doctor, info, ls};
+use crate::config::{Origin, ReplicateFlags, Setting};
+use crate::exit::Exit;
+use crate::logging::{LogFormat, LogLevel};
+
+/// Continuous backup of SQLite databases into object storage, and restore to any moment
+#[derive(Debug, Parser)]
+#[command(name = "aquifer", version, propagate_version = true, after_help = Exit::help(), max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Where the store is: s3://bucket/prefix, gs://…, az://…, or a directory [default: ./aquifer-data]
+    #[arg(long, global = true, env = "AQUIFER_STORE", value_name = "URL")]
+    pub(crate) store: Option<StoreUrl>,
+
+    /// Configuration file (TOML)
+    #[arg(long, global = true, env = "AQUIFER_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print results and errors as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// No progress and no remarks on stderr; errors and the log stay
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    /// How much to log on stderr; RUST_LOG says it by module [default: info for replicate, else warn]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
+
+    /// How log lines look
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Ls(ls::Ls),
+    Info(info::Info),
+    Copy(copy::Copy),
+    Doctor(doctor::Doctor),
+    Config(config::Config),
+    Completions(completions::Completions),
+}
+
+/// The command line as parsed, and what clap knows of where values came from.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) cli: Cli,
+    /// The store's URL, if the command line or the environment has one.
+    pub(crate) store: Option<Setting<StoreUrl>>,
+}
+
+impl Invocation {
+    /// Reads the process's arguments. Ends the process for `--help`, and with code 2 for what makes no sense.
+    pub(crate) fn from_process() -> Invocation {
+        let matches = Cli::command().get_matches();
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+        let store = cli.global.store.clone().map(|value| Setting { value, origin: origin(&matches) });
+        Invocation { cli, store }
+    }
+
+    /// What the command line says about replication.
+    pub(crate) fn replicate_flags(&self) -> ReplicateFlags {
+        match &self.cli.command {
+            Command::Config(config) => config.replicate_flags(),
+            _ => ReplicateFlags::default(),
+        }
+    }
+}
+
+fn origin(matches: &ArgMatches) -> Origin {
+    match matches.value_source("store") {
+        Some(clap::parser::ValueSource::EnvVariable) => Origin::Environment,
+        _ => Origin::CommandLine,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

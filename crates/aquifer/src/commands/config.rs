@@ -1,0 +1,144 @@
+//! `aquifer config check`
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::config::{DatabaseEntry, DirectoryEntry, Origin, ReplicateFlags, Setting};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::output::{Columns, Report};
+use crate::session::Session;
+
+/// Look at the configuration
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Check(Check),
+}
+
+/// Check the configuration file and print what it, the environment and the command line amount to
+///
+/// Takes the options of `replicate`. Of secrets it prints only whether they are set.
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    replicate: ReplicateFlags,
+}
+
+/// Environment variables that let one into a store, with whether their values are secret.
+const CREDENTIALS: [(&str, bool); 13] = [
+    ("AWS_ACCESS_KEY_ID", true),
+    ("AWS_SECRET_ACCESS_KEY", true),
+    ("AWS_SESSION_TOKEN", true),
+    ("AWS_REGION", false),
+    ("AWS_DEFAULT_REGION", false),
+    ("AWS_ENDPOINT_URL", false),
+    ("AWS_ENDPOINT_URL_S3", false),
+    ("GOOGLE_APPLICATION_CREDENTIALS", false),
+    ("GOOGLE_SERVICE_ACCOUNT", false),
+    ("GOOGLE_SERVICE_ACCOUNT_KEY", true),
+    ("AZURE_STORAGE_ACCOUNT_NAME", false),
+    ("AZURE_STORAGE_ACCOUNT_KEY", true),
+    ("AZURE_STORAGE_SAS_TOKEN", true),
+];
+
+#[derive(Debug, Serialize)]
+struct Merged {
+    file: Option<PathBuf>,
+    store: Setting<String>,
+    replicate: Vec<Entry>,
+    databases: Vec<DatabaseEntry>,
+    directories: Vec<DirectoryEntry>,
+    /// Names of variables that are set; values of such as are no secrets.
+    environment: Vec<Variable>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    key: String,
+    #[serde(flatten)]
+    setting: Setting<serde_json::Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct Variable {
+    name: &'static str,
+    /// `None` if it is a secret.
+    value: Option<String>,
+}
+
+impl Config {
+    /// What the command line says about replication.
+    pub(crate) fn replicate_flags(&self) -> ReplicateFlags {
+        let Action::Check(check) = &self.action;
+        check.replicate.clone()
+    }
+
+    /// Prints the merged settings: that they could be merged is the check.
+    pub(crate) fn check(session: &Session) -> Result<Exit, CliError> {
+        let settings = &session.settings;
+        let replicate = settings.replicate.given().into_iter().map(|(key, value)| {
+            let origin = settings.origins.get(&key).copied().unwrap_or(Origin::Default);
+            Entry { key, setting: Setting { value, origin } }
+        });
+        let environment = CREDENTIALS.iter().filter_map(|(name, secret)| {
+            let value = std::env::var(name).ok()?;
+            Some(Variable { name, value: (!secret).then_some(value) })
+        });
+        session.output.print(&Merged {
+            file: settings.file.clone(),
+            store: Setting { value: settings.store.value.to_string(), origin: settings.store.origin },
+            replicate: replicate.collect(),
+            databases: settings.databases.clone(),
+            directories: settings.directories.clone(),
+            environment: environment.collect(),
+        })?;
+        Ok(Exit::Ok)
+    }
+}
+
+fn from(origin: Origin) -> &'static str {
+    match origin {
+        Origin::CommandLine => "command line",
+        Origin::Environment => "environment",
+        Origin::File => "configuration file",
+        Origin::Default => "default",
+    }
+}
+
+impl Report for Merged {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut columns = Columns::new(&["SETTING", "VALUE", "FROM"]);
+        columns.row(["store", self.store.value.as_str(), from(self.store.origin)]);
+        for Entry { key, setting } in &self.replicate {
+            let value = match &setting.value {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            columns.row([key, &value, from(setting.origin)]);
+        }
+        for database in &self.databases {
+            let name = database.name.as_ref().map_or(String::new(), |name| format!(" as '{name}'"));
+            columns.row(["database", &format!("{}{name}", database.path.display()), from(Origin::File)]);
+        }
+        for directory in &self.directories {
+            let mut text = directory.path.display().to_string();
+            if !directory.exclude.is_empty() {
+                text += &format!(" without {}", directory.exclude.join(", "));
+            }
+            columns.row(["directory", text.as_str(), from(Origin::File)]);
+        }
+        for Variable { name, value } in &self.environment {
+            columns.row([*name, value.as_deref().unwrap_or("(set, secret)"), from(Origin::Environment)]);
+        }
+        columns.write(out)
+    }
+}

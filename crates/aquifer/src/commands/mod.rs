@@ -1,0 +1,8 @@
+//! One file per command: what it is called with, the call of the library, and what it prints.
+
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod copy;
+pub(crate) mod doctor;
+pub(crate) mod info;
+pub(crate) mod ls;

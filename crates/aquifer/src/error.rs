@@ -1,0 +1,227 @@
+//! Why a command failed: what, where, and what to do next.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+
+use aquifer_format::GenerationId;
+use aquifer_log::{DatabaseName, LogError, StoreError};
+use serde::Serialize;
+
+use crate::config::ConfigError;
+use crate::exit::Exit;
+
+/// A command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// The command line makes no sense, in a way that clap cannot know.
+    #[error("{0}")]
+    Usage(String),
+
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    #[error("{store} has no database '{name}'")]
+    NoDatabase {
+        store: String,
+        name: String,
+        /// Names that are there and look similar.
+        nearest: Vec<DatabaseName>,
+    },
+
+    #[error("database '{name}' has no generation {generation} in {store}")]
+    NoGeneration { store: String, name: DatabaseName, generation: GenerationId },
+
+    /// Nothing was deleted: there is nobody to ask.
+    #[error("{0} would be deleted, and there is no terminal to ask on")]
+    Unconfirmed(String),
+
+    /// Nothing was deleted: the answer was no.
+    #[error("nothing was deleted")]
+    Declined,
+
+    #[error(transparent)]
+    Log(#[from] LogError),
+
+    #[error(transparent)]
+    Store(#[from] StoreError),
+
+    #[error("this program was built wrongly: {0}")]
+    Build(#[source] aquifer_sqlite::Error),
+
+    #[error("cannot {action} {}: {source}", path.display())]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+
+    #[error("cannot write to stdout: {0}")]
+    Output(#[source] io::Error),
+
+    #[error("cannot start: {0}")]
+    Start(#[source] io::Error),
+}
+
+impl CliError {
+    /// The code that the program ends with.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            CliError::Usage(_) | CliError::Config(_) => Exit::Usage,
+            CliError::NoDatabase { .. } | CliError::NoGeneration { .. } => Exit::NotFound,
+            CliError::Unconfirmed(_) => Exit::Exists,
+            CliError::Log(e) => of_log(e),
+            CliError::Store(e) => of_store(e),
+            CliError::Declined
+            | CliError::Build(_)
+            | CliError::File { .. }
+            | CliError::Output(_)
+            | CliError::Start(_) => Exit::Error,
+        }
+    }
+
+    /// What to do about it, where the message does not say so itself.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            CliError::NoDatabase { nearest, .. } if nearest.is_empty() => {
+                Some("`aquifer ls` lists the databases of a store; --store or AQUIFER_STORE names another".into())
+            }
+            CliError::NoDatabase { nearest, .. } => {
+                let names: Vec<_> = nearest.iter().map(|name| format!("'{name}'")).collect();
+                Some(format!("did you mean {}?", names.join(" or ")))
+            }
+            CliError::NoGeneration { name, .. } => Some(format!("`aquifer ls {name}` lists its generations")),
+            CliError::Unconfirmed(_) => Some("say --yes".into()),
+            CliError::Log(LogError::Segment { .. } | LogError::Misplaced { .. }) => Some(
+                "`aquifer verify NAME` says what else is damaged; `aquifer restore --generation` or `--txid` can \
+                 restore what does not need this object"
+                    .into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+fn of_log(error: &LogError) -> Exit {
+    match error {
+        LogError::Store(e) => of_store(e),
+        LogError::Segment { .. } | LogError::Misplaced { .. } | LogError::Record { .. } => Exit::Damaged,
+        LogError::Taken { .. } => Exit::Exists,
+        _ => Exit::Error,
+    }
+}
+
+fn of_store(error: &StoreError) -> Exit {
+    match error {
+        StoreError::NotFound { .. } | StoreError::NoStore { .. } => Exit::NotFound,
+        StoreError::Unavailable { .. } => Exit::Unavailable,
+        StoreError::Denied { .. } | StoreError::Refused { .. } => Exit::Refused,
+        StoreError::Config { .. } | StoreError::Url(_) => Exit::Usage,
+        _ => Exit::Error,
+    }
+}
+
+/// An error as it is told.
+#[derive(Debug, Serialize)]
+pub(crate) struct Told {
+    error: TellTale,
+}
+
+#[derive(Debug, Serialize)]
+struct TellTale {
+    kind: &'static str,
+    exit_code: u8,
+    message: String,
+    causes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Told {
+    /// What there is to tell of an error.
+    pub(crate) fn of(error: &CliError) -> Told {
+        let exit = error.exit();
+        let message = error.to_string();
+        let causes = causes(error, &message);
+        Told {
+            error: TellTale {
+                kind: exit.name(),
+                exit_code: exit.code(),
+                message,
+                causes,
+                hint: error.hint(),
+            },
+        }
+    }
+
+    /// For people: the message, each cause that it does not repeat, and what to do.
+    pub(crate) fn text(&self) -> String {
+        let TellTale { message, causes, hint, .. } = &self.error;
+        let mut text = format!("error: {message}");
+        for cause in causes {
+            text += &format!("\n  because: {cause}");
+        }
+        if let Some(hint) = hint {
+            text += &format!("\n  hint: {hint}");
+        }
+        text
+    }
+
+    /// For programs: one line.
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|e| format!("{{\"error\":{{\"message\":\"{e}\"}}}}"))
+    }
+}
+
+/// The causes, outermost first, without those that a message before already contains.
+fn causes(error: &dyn StdError, message: &str) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        let told = message.contains(&text) || causes.iter().any(|said| said.contains(&text));
+        if !told {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cause_that_a_message_contains_is_not_told_twice() {
+        let error = CliError::File {
+            action: "read",
+            path: "x.toml".into(),
+            source: io::Error::new(io::ErrorKind::NotFound, "gone"),
+        };
+        assert_eq!(Told::of(&error).text(), "error: cannot read x.toml: gone");
+    }
+
+    #[test]
+    fn causes_follow_their_message() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] io::Error);
+        let outer = Outer(io::Error::other("inner"));
+        assert_eq!(causes(&outer, "outer"), ["inner"]);
+    }
+
+    #[test]
+    fn every_kind_of_trouble_with_a_store_has_its_code() {
+        let url = || "s3://b".to_owned();
+        let (action, reason) = ("read 'x'".to_owned(), "why".to_owned());
+        let denied = StoreError::Denied { url: url(), action, reason, source: "why".into() };
+        assert_eq!(CliError::from(denied).exit(), Exit::Refused);
+        assert_eq!(CliError::from(StoreError::NoStore { url: url() }).exit(), Exit::NotFound);
+        let unavailable = StoreError::Unavailable {
+            url: url(),
+            action: "read".into(),
+            tries: 3,
+            reason: "refused".into(),
+            outcome_unknown: false,
+            source: "refused".into(),
+        };
+        assert_eq!(CliError::from(LogError::from(unavailable)).exit(), Exit::Unavailable);
+    }
+}

@@ -1,0 +1,68 @@
+//! `config check`, and what a wrong file says.
+
+use crate::world::World;
+
+const FLEET: &str = "\
+store = \"/srv/store\"
+[replicate]
+interval = \"1s\"
+retain = \"30d\"
+[[database]]
+path = \"app.db\"
+";
+
+#[test]
+fn merged_settings_tell_where_each_came_from() {
+    let world = World::new();
+    std::fs::write(world.path("fleet.toml"), FLEET).unwrap();
+    let args = ["config", "check", "--config", "fleet.toml", "--interval", "250ms", "--json"];
+    let json = world.run(&args).ok().json();
+    assert_eq!(json["store"]["value"], "/srv/store");
+    assert_eq!(json["store"]["origin"], "file");
+    let settings = json["replicate"].as_array().unwrap();
+    let find = |key| settings.iter().find(|setting| setting["key"] == key).unwrap();
+    assert_eq!(
+        (&find("interval")["value"], &find("interval")["origin"]),
+        (&"250ms".into(), &"command-line".into())
+    );
+    assert_eq!((&find("retain")["value"], &find("retain")["origin"]), (&"30d".into(), &"file".into()));
+    let other = world.run_with(&args, &[("AQUIFER_STORE", "other")]).ok().json();
+    assert_eq!(
+        (&other["store"]["value"], &other["store"]["origin"]),
+        (&"other".into(), &"environment".into())
+    );
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    let world = World::new();
+    let environment =
+        [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "hush"), ("AWS_REGION", "eu-1")];
+    for format in [&["config", "check"][..], &["config", "check", "--json"]] {
+        let ran = world.run_with(format, &environment).ok();
+        assert!(ran.stdout.contains("AWS_SECRET_ACCESS_KEY") && ran.stdout.contains("eu-1"), "{ran:?}");
+        assert!(!ran.stdout.contains("hush") && !ran.stdout.contains("AKIDEXAMPLE"), "{ran:?}");
+    }
+}
+
+#[test]
+fn configuration_file_holds_for_every_command() {
+    let world = World::new();
+    let file = world.database("app.db", 1);
+    world.ship("of the file", "app.db", &file, 1);
+    std::fs::write(world.path("fleet.toml"), "store = \"of the file\"\n").unwrap();
+    assert_eq!(world.run(&["ls", "--config", "fleet.toml"]).ok().stdout, "app.db\n");
+    assert_eq!(world.run_with(&["ls"], &[("AQUIFER_CONFIG", "fleet.toml")]).ok().stdout, "app.db\n");
+}
+
+#[test]
+fn wrong_file_is_a_usage_error_with_its_place() {
+    let world = World::new();
+    std::fs::write(world.path("fleet.toml"), FLEET.replace("retain", "retian")).unwrap();
+    let ran = world.run(&["config", "check", "--config", "fleet.toml"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("fleet.toml:4:1: unknown key 'retian', did you mean 'retain'?"), "{ran:?}");
+    let ran = world.run(&["ls", "--config", "none.toml"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("none.toml"), "{ran:?}");
+}

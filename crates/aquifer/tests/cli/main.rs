@@ -1,0 +1,10 @@
+//! The program as its users run it: real processes, real files.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod config;
+mod copy;
+mod doctor;
+mod errors;
+mod ls;
+mod world;
