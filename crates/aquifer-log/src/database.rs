@@ -132,6 +132,15 @@ impl DatabaseStore {
         }
     }
 
+    /// Whether a generation has a record, readable or not.
+    pub(crate) async fn generation_record_exists(&self, id: GenerationId) -> Result<bool, LogError> {
+        match self.store.head(&self.layout.generation_record(id)).await {
+            Ok(_) => Ok(true),
+            Err(e) if e.is_not_found() => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Begins a generation that sorts before all that are there, even if the clock was set back since.
     ///
     /// Not cancel-safe in so far as a generation without segments may be left.

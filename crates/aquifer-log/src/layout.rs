@@ -6,6 +6,7 @@
 //! <database>/<generation>/0/<txid>-<writer>.groups        groups of a large one, referred to by the .seg
 //! <database>/<generation>/<level>/<first>-<last>.seg      compacted
 //! <database>/<generation>/snapshot/<txid>.seg             an image of every page
+//! <database>/<generation>/retired.json                    what retention will delete, and since when it knows
 //! <database>/owner.json                                   advisory
 //! servers/<server>.json                                   advisory
 //! ```
@@ -26,6 +27,7 @@ use crate::store::{Key, Prefix};
 const SEGMENT: &str = ".seg";
 const GROUPS: &str = ".groups";
 const GENERATION_RECORD: &str = "generation.json";
+const RETIRED_RECORD: &str = "retired.json";
 const OWNER_RECORD: &str = "owner.json";
 
 /// Where the servers of a store announce themselves. No database has this name.
@@ -151,6 +153,8 @@ impl fmt::Display for SegmentKey {
 pub enum ObjectKind {
     /// The generation's record.
     GenerationRecord,
+    /// Which objects of the generation are to be deleted.
+    RetiredRecord,
     /// A segment.
     Segment(SegmentKey),
     /// The groups of a segment that is too large for one put.
@@ -196,6 +200,11 @@ impl Layout {
         self.generation(generation).key(GENERATION_RECORD)
     }
 
+    /// Which objects of a generation are to be deleted.
+    pub fn retired_record(&self, generation: GenerationId) -> Key {
+        self.generation(generation).key(RETIRED_RECORD)
+    }
+
     /// All segments of a level.
     pub fn level(&self, generation: GenerationId, level: Level) -> Prefix {
         self.generation(generation).dir(&level.to_string())
@@ -221,7 +230,11 @@ impl Layout {
     /// What an object is, by its key.
     pub fn kind(&self, generation: GenerationId, key: &Key) -> ObjectKind {
         let known = self.generation(generation).strip(key).and_then(|rest| match rest.split_once('/') {
-            None => (rest == GENERATION_RECORD).then_some(ObjectKind::GenerationRecord),
+            None => match rest {
+                GENERATION_RECORD => Some(ObjectKind::GenerationRecord),
+                RETIRED_RECORD => Some(ObjectKind::RetiredRecord),
+                _ => None,
+            },
             Some((level, name)) => parse_in_level(level.parse().ok()?, name),
         });
         known.unwrap_or(ObjectKind::Unknown)
@@ -271,6 +284,9 @@ mod tests {
         let nonce = WriterNonce::from_bytes([0xab; 16]);
         assert_eq!(layout.owner().as_str(), "app.db/owner.json");
         assert_eq!(under(layout.generation_record(generation)), "generation.json");
+        assert_eq!(under(layout.retired_record(generation)), "retired.json");
+        let retired = layout.retired_record(generation);
+        assert_eq!(layout.kind(generation, &retired), ObjectKind::RetiredRecord);
         let shipped = SegmentKey::shipped(Txid::new(42));
         assert_eq!(under(layout.segment(generation, shipped)), "0/000000000000002a.seg");
         assert_eq!(

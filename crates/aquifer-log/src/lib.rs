@@ -6,7 +6,8 @@
 //! - [`SegmentHandle`]: reading of a segment only what is wanted;
 //! - [`Plan`]: the fewest segments that make up a revision;
 //! - [`Merge`]: adjacent segments as if they were one, in bounded memory;
-//! - [`Compactor`], [`snapshot`]: fewer and larger segments, so that plans stay short.
+//! - [`Compactor`], [`snapshot`]: fewer and larger segments, so that plans stay short;
+//! - [`retain`], [`remove_generation`]: what is deleted, and when.
 
 mod compact;
 mod database;
@@ -17,6 +18,8 @@ mod merge;
 mod name;
 mod owner;
 mod plan;
+mod remove;
+mod retain;
 mod segment_io;
 mod segment_write;
 mod snapshot;
@@ -31,6 +34,8 @@ pub use merge::{Merge, MergedPage, PageSink};
 pub use name::{DatabaseName, DatabaseNameError};
 pub use owner::{OwnerRecord, ServerRecord};
 pub use plan::{Plan, PlanError, Step, Target};
+pub use remove::{RemoveError, remove_database, remove_generation};
+pub use retain::{Retained, Retention, retain};
 pub use segment_io::{FetchedGroups, SegmentHandle};
 pub use segment_write::Written;
 pub use snapshot::{Snapshotted, snapshot, snapshot_of};

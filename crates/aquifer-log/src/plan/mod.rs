@@ -10,12 +10,13 @@ use aquifer_format::{DbChecksum, GenerationId, PageSize, Revision, Timestamp, Tx
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 pub use error::PlanError;
-pub(crate) use route::Routes;
+pub(crate) use route::{Routes, way};
 
 use crate::database::{DatabaseStore, Generation};
+use crate::error::LogError;
 use crate::layout::SegmentKey;
 use crate::segment_io::SegmentHandle;
-use search::Found;
+use search::{Catalog, Found};
 
 /// Segments opened at a time.
 const OPENING: usize = 32;
@@ -169,6 +170,22 @@ impl Plan {
     /// Bytes of all objects of the plan, as stored.
     pub fn stored_bytes(&self) -> u64 {
         self.steps.iter().map(|step| step.handle.info().stored_len()).sum()
+    }
+}
+
+/// The last kept txid of a generation whose last commit is not later than a moment; `None` if all that is kept is
+/// later, or there is nothing.
+pub(crate) async fn txid_at(
+    db: &DatabaseStore,
+    generation: GenerationId,
+    moment: Timestamp,
+) -> Result<Option<Txid>, LogError> {
+    let catalog = Catalog::read(db, generation).await?;
+    match moment::resolve(&catalog, Target::Timestamp(moment)).await {
+        Ok(txid) => Ok(txid),
+        Err(PlanError::BeforeFirst { .. } | PlanError::Empty { .. }) => Ok(None),
+        Err(PlanError::Log(error)) => Err(error),
+        Err(other) => unreachable!("a search for a moment: {other}"),
     }
 }
 

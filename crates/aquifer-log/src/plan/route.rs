@@ -6,6 +6,29 @@ use aquifer_format::Txid;
 
 use crate::database::ListedSegment;
 
+/// The way from one txid to another that a plan takes over these segments, which are given by level: fewer large
+/// ones come before what is best by number, as a plan does not even list small ones that large ones cover.
+pub(crate) fn way<'a>(
+    levels: impl Iterator<Item = &'a [ListedSegment]> + Clone,
+    from: Txid,
+    to: Txid,
+) -> Option<Vec<ListedSegment>> {
+    let fits = |reached: Txid| {
+        move |s: &&ListedSegment| s.segment.range.first > reached && s.segment.range.last <= to
+    };
+    let mut routes = Routes::new(from, Vec::new());
+    for level in levels.clone() {
+        let reached = routes.furthest();
+        if reached == to {
+            break;
+        }
+        let mut segments = routes.into_segments();
+        segments.extend(level.iter().filter(fits(reached)));
+        routes = Routes::new(from, segments);
+    }
+    routes.to(to).or_else(|| Routes::new(from, levels.flatten().filter(fits(from)).copied().collect()).to(to))
+}
+
 /// What can be reached from a txid over adjacent segments, and how.
 ///
 /// Segments must fit exactly, end to start: differences that overlap would undo each other.

@@ -28,7 +28,10 @@ pub(super) struct Catalog<'a> {
 }
 
 impl<'a> Catalog<'a> {
-    async fn read(db: &'a DatabaseStore, generation: GenerationId) -> Result<Catalog<'a>, LogError> {
+    pub(super) async fn read(
+        db: &'a DatabaseStore,
+        generation: GenerationId,
+    ) -> Result<Catalog<'a>, LogError> {
         let mut levels = db.levels(generation).await?;
         let mut snapshots = Vec::new();
         if levels.last() == Some(&Level::Snapshot) {

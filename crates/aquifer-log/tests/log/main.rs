@@ -5,5 +5,6 @@
 mod compact;
 mod history;
 mod plan;
+mod retain;
 #[path = "../stores/mod.rs"]
 mod stores;

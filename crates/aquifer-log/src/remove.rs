@@ -1,0 +1,109 @@
+//! Removal of generations and databases on request.
+//!
+//! A generation's record goes first: from then on it is no generation any more, no plan is made of it, and its
+//! remains say that they are to go. A removal that was interrupted is finished by the next, or by retention.
+
+use aquifer_format::GenerationId;
+use futures::TryStreamExt;
+
+use crate::database::DatabaseStore;
+use crate::error::LogError;
+use crate::layout::ObjectKind;
+use crate::store::{Key, StoreError};
+
+/// Objects deleted with one request, where the store can.
+const AT_ONCE: usize = 1000;
+
+/// A generation was not removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// There is no such generation.
+    #[error("{url}: there is no generation {generation} to remove")]
+    NoSuchGeneration {
+        /// The store.
+        url: String,
+        /// The generation.
+        generation: GenerationId,
+    },
+    /// Another generation continues this one, and needs it to be restored.
+    #[error(
+        "generation {child} builds on {generation}: remove {child} first, or make a snapshot of its beginning"
+    )]
+    HasChild {
+        /// The generation that was to be removed.
+        generation: GenerationId,
+        /// One that forked from it.
+        child: GenerationId,
+    },
+    /// The store failed. What was removed is gone; the same call finishes the rest.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl From<StoreError> for RemoveError {
+    fn from(error: StoreError) -> RemoveError {
+        RemoveError::Log(error.into())
+    }
+}
+
+/// Removes a generation, or what an interrupted removal left of it, at once: also what a restore is just reading.
+/// Tells how many objects were deleted.
+pub async fn remove_generation(db: &DatabaseStore, generation: GenerationId) -> Result<u64, RemoveError> {
+    let mut ids = db.generation_ids();
+    let mut found = false;
+    while let Some(id) = ids.try_next().await? {
+        found |= id == generation;
+        if id != generation
+            && let Some(record) = db.generation_record(id).await?
+            && record.parent.is_some_and(|parent| parent.generation == generation)
+        {
+            return Err(RemoveError::HasChild { generation, child: id });
+        }
+    }
+    if !found {
+        return Err(RemoveError::NoSuchGeneration { url: db.store().url().to_owned(), generation });
+    }
+    Ok(delete_generation(db, generation).await?)
+}
+
+/// Removes all generations of a database, the newest first, and what else there is of it: at once. Tells how many
+/// objects were deleted; 0 if there is no such database.
+///
+/// Interrupted, it leaves older generations: call it again.
+pub async fn remove_database(db: &DatabaseStore) -> Result<u64, LogError> {
+    let ids: Vec<GenerationId> = db.generation_ids().try_collect().await?;
+    let mut deleted = 0;
+    for id in ids {
+        deleted += delete_generation(db, id).await?;
+    }
+    Ok(deleted
+        + delete_all(db, db.store().list(db.layout().database(), None).map_ok(|info| info.key)).await?)
+}
+
+/// Deletes a generation, its record first.
+pub(crate) async fn delete_generation(db: &DatabaseStore, generation: GenerationId) -> Result<u64, LogError> {
+    let (store, layout) = (db.store(), db.layout());
+    let record = layout.generation_record(generation);
+    let had_record = db.generation_record_exists(generation).await?;
+    store.delete(&record).await?;
+    // Companions before the segments that refer to them would do as well: nobody plans with them any more.
+    let listing = store.list(&layout.generation(generation), None).map_ok(|info| info.key);
+    let rest = listing.try_filter(|key| {
+        let is_record = layout.kind(generation, key) == ObjectKind::GenerationRecord;
+        std::future::ready(!is_record)
+    });
+    Ok(u64::from(had_record) + delete_all(db, rest).await?)
+}
+
+async fn delete_all(
+    db: &DatabaseStore,
+    keys: impl futures::Stream<Item = Result<Key, StoreError>>,
+) -> Result<u64, LogError> {
+    // All names first: deleting while listing may hide names from the listing.
+    let keys: Vec<Key> = keys.try_collect().await?;
+    for chunk in keys.chunks(AT_ONCE) {
+        db.store().delete_many(chunk).await?;
+    }
+    Ok(keys.len() as u64)
+}
