@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod workload;
 
 #[derive(Parser)]
@@ -19,11 +20,14 @@ enum Task {
     /// Makes realistic databases and runs transactions against them; same seed, same bytes.
     #[command(subcommand)]
     Workload(workload::Command),
+    /// Measures what docs/benchmarks.md states, each figure against something else in the same run.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
     let done: Result<(), Box<dyn Error>> = match Cli::parse().task {
         Task::Workload(command) => workload::run(&command),
+        Task::Bench(options) => bench::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
