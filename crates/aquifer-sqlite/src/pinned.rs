@@ -18,12 +18,12 @@
 //! break (the program was not running), only equal salts and an equal cumulative checksum at the remembered frame
 //! prove it ([`PinnedDatabase::open`]); else [`Continuity::Broken`] says that the pages must be compared.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use aquifer_format::{PageSize, Pgno};
+use rustc_hash::FxHashMap;
 
 use crate::handle::{Backfill, Handle, WalLock, WalPosition};
 use crate::wal::{
@@ -58,10 +58,32 @@ pub struct Advance {
     pub frames: u64,
     /// The pages in those frames, ascending; each with the number of its newest frame.
     pub changed: Vec<(Pgno, u32)>,
-    /// Content of changed pages, as far as kept: pgno -> offset in `kept`.
-    slots: HashMap<u32, usize>,
-    kept: Vec<u8>,
+    contents: Contents,
     page_size: PageSize,
+}
+
+/// Contents of pages, as far as there is room.
+#[derive(Debug, Default)]
+struct Contents {
+    /// pgno -> offset in `bytes`.
+    slots: FxHashMap<u32, usize>,
+    bytes: Vec<u8>,
+}
+
+impl Contents {
+    fn keep(&mut self, pgno: Pgno, page: &[u8]) {
+        if let Some(&offset) = self.slots.get(&pgno.get()) {
+            self.bytes[offset..offset + page.len()].copy_from_slice(page);
+        } else if self.bytes.len() + page.len() <= KEEP {
+            self.slots.insert(pgno.get(), self.bytes.len());
+            self.bytes.extend_from_slice(page);
+        }
+    }
+
+    fn get(&self, pgno: Pgno, page_size: PageSize) -> Option<&[u8]> {
+        let offset = *self.slots.get(&pgno.get())?;
+        self.bytes.get(offset..offset + page_size.bytes())
+    }
 }
 
 /// A database that others write to, with its WAL held.
@@ -75,7 +97,12 @@ pub struct PinnedDatabase {
     /// Place up to which everything was handed out.
     at: WalPosition,
     /// Newest frame of each page up to `at.frame`, in the WAL as it is now.
-    index: HashMap<u32, u32>,
+    index: FxHashMap<u32, u32>,
+    /// What the last advance brought: the pages that change most often are old content soon.
+    recent: Contents,
+    /// Buffers for the next look: fresh memory costs more than what is done with it.
+    spare: Contents,
+    read_buffer: Vec<u8>,
     wal: Option<File>,
     identity: FileIdentity,
 }
@@ -107,7 +134,10 @@ impl PinnedDatabase {
             handles: [first, second],
             pin: 0,
             at,
-            index: HashMap::new(),
+            index: FxHashMap::default(),
+            recent: Contents::default(),
+            spare: Contents::default(),
+            read_buffer: Vec::new(),
             wal: None,
             identity,
         };
@@ -154,7 +184,7 @@ impl PinnedDatabase {
         if to.frame == 0 {
             return Ok(());
         }
-        let mut index = HashMap::new();
+        let mut index = FxHashMap::default();
         let wal = open_wal(&mut self.wal, &self.path)?;
         let mut reader = start(wal, &self.path, to)?;
         while let Some(frame) = next(&mut reader, to.frame, &self.path)? {
@@ -266,8 +296,7 @@ impl PinnedDatabase {
             commits: 0,
             frames: 0,
             changed: Vec::new(),
-            slots: HashMap::new(),
-            kept: Vec::new(),
+            contents: std::mem::take(&mut self.spare),
             page_size: self.page_size,
         };
         if to.frame > 0 {
@@ -278,11 +307,12 @@ impl PinnedDatabase {
             } else {
                 FrameReader::resume(wal, self.page_size, to.big_endian, to.salts, from, self.at.checksum)
             };
-            let mut newest: HashMap<u32, u32> = HashMap::new();
+            reader.set_buffer(std::mem::take(&mut self.read_buffer));
+            let mut newest: FxHashMap<u32, u32> = FxHashMap::default();
             let mut last_commit = (from, 0);
             while let Some(frame) = next(&mut reader, to.frame, &self.path)? {
                 newest.insert(frame.pgno.get(), frame.number);
-                advance.keep(frame.pgno, frame.page);
+                advance.contents.keep(frame.pgno, frame.page);
                 advance.frames += 1;
                 if frame.commit > 0 {
                     advance.commits += 1;
@@ -290,6 +320,7 @@ impl PinnedDatabase {
                 last_commit = (frame.number, frame.commit);
             }
             prove(&reader, to, &self.path)?;
+            self.read_buffer = reader.into_buffer();
             if last_commit.1 != to.pages && last_commit.0 > from {
                 return Err(Error::Wal {
                     path: self.path.clone(),
@@ -308,11 +339,22 @@ impl PinnedDatabase {
     ///
     /// After [`open`](PinnedDatabase::open) with an older remembered place it may be newer; whoever needs to be sure
     /// compares its hash.
-    pub fn read_old(&self, pgno: Pgno, page: &mut [u8]) -> Result<()> {
-        match self.index.get(&pgno.get()) {
-            Some(&frame) => self.read_frame(frame, page),
-            None => self.handles[self.pin].read_page(pgno, page),
+    pub fn read_old<'a>(&'a self, pgno: Pgno, page: &'a mut [u8]) -> Result<&'a [u8]> {
+        if let Some(content) = self.recent.get(pgno, self.page_size) {
+            return Ok(content);
         }
+        match self.index.get(&pgno.get()) {
+            Some(&frame) => self.read_frame(frame, page)?,
+            None => self.handles[self.pin].read_page(pgno, page)?,
+        }
+        Ok(page)
+    }
+
+    /// Frees what is held to be faster while the database is busy.
+    pub fn forget_recent(&mut self) {
+        self.recent = Contents::default();
+        self.spare = Contents::default();
+        self.read_buffer = Vec::new();
     }
 
     /// Hands out every page at the pin, ascending, the lock-byte page excepted. Only on a database that was opened
@@ -349,8 +391,8 @@ impl PinnedDatabase {
     /// Content of a page after the advance.
     pub fn read_new<'a>(&self, advance: &'a Advance, at: usize, page: &'a mut [u8]) -> Result<&'a [u8]> {
         let (pgno, frame) = advance.changed[at];
-        if let Some(&offset) = advance.slots.get(&pgno.get()) {
-            return Ok(&advance.kept[offset..offset + self.page_size.bytes()]);
+        if let Some(content) = advance.contents.get(pgno, self.page_size) {
+            return Ok(content);
         }
         self.read_frame(frame, page)?;
         Ok(page)
@@ -363,12 +405,14 @@ impl PinnedDatabase {
     }
 
     /// Moves the pin to the place that the advance reached: everything in it is now the caller's.
-    #[expect(clippy::needless_pass_by_value, reason = "an advance can be accepted once")]
     pub fn accept(&mut self, advance: Advance) -> Result<()> {
         for (pgno, frame) in &advance.changed {
             self.index.insert(pgno.get(), *frame);
         }
         self.at = advance.to;
+        self.spare = std::mem::replace(&mut self.recent, advance.contents);
+        self.spare.slots.clear();
+        self.spare.bytes.clear();
         self.handles[self.pin].end_read()?;
         self.pin = 1 - self.pin;
         Ok(())
@@ -458,15 +502,6 @@ impl Advance {
     /// Bytes of the frames read, with their headers.
     pub fn wal_bytes(&self) -> u64 {
         self.frames * (FRAME_HEADER_LEN + self.page_size.bytes()) as u64
-    }
-
-    fn keep(&mut self, pgno: Pgno, page: &[u8]) {
-        if let Some(&offset) = self.slots.get(&pgno.get()) {
-            self.kept[offset..offset + page.len()].copy_from_slice(page);
-        } else if self.kept.len() + page.len() <= KEEP {
-            self.slots.insert(pgno.get(), self.kept.len());
-            self.kept.extend_from_slice(page);
-        }
     }
 }
 

@@ -43,7 +43,7 @@ impl Replica {
         let mut replica = Replica::default();
         for pgno in Pgno::up_to(database.pages().unwrap()) {
             let mut page = vec![0; database.page_size().bytes()];
-            database.read_old(pgno, &mut page).unwrap();
+            let page = database.read_old(pgno, &mut page).unwrap().to_vec();
             replica.pages.insert(pgno.get(), page);
         }
         replica
@@ -57,8 +57,7 @@ impl Replica {
             let pgno = advance.changed[at].0;
             if let Some(old) = self.pages.get(&pgno.get()) {
                 let mut page = vec![0; old.len()];
-                database.read_old(pgno, &mut page).unwrap();
-                assert_eq!(&page, old, "old content of page {pgno}");
+                assert_eq!(database.read_old(pgno, &mut page).unwrap(), old, "old content of page {pgno}");
             }
             let mut page = vec![0; database.page_size().bytes()];
             let new = database.read_new(&advance, at, &mut page).unwrap().to_vec();

@@ -19,7 +19,12 @@ pub(super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
             let what = format!("{}, {batch} a batch: shipped of WAL frames", workload.name);
             table.limited("bytes", &what, shipped, " %", Limit::AtMost(limit));
             if per_batch == 1 {
-                table.plain("bytes", &format!("{}: the same frames as lz4 page images", workload.name), lz4, " %");
+                table.plain(
+                    "bytes",
+                    &format!("{}: the same frames as lz4 page images", workload.name),
+                    lz4,
+                    " %",
+                );
             }
         }
     }
@@ -35,7 +40,8 @@ fn measure(dir: &Path, workload: &Workload, per_batch: u64) -> Result<Shares> {
     let path = dir.join("app.db");
     let (db, mut work) = workload.open(&path, 64)?;
     let mut capture = Capture::open(&path, None, WalLimits::default(), dir.to_owned())?;
-    let mut next = NextBatch { txid: Txid::FIRST, writer: WriterNonce::random(), not_before: Timestamp::default() };
+    let mut next =
+        NextBatch { txid: Txid::FIRST, writer: WriterNonce::random(), not_before: Timestamp::default() };
     capture.next_batch(&next)?;
     let (mut shipped, mut frames) = (0, 0);
     for n in 1..=TRANSACTIONS {

@@ -14,14 +14,20 @@ use super::{Result, WORKLOADS, Workload};
 
 const TRANSACTIONS: u64 = 20_000;
 /// Transactions that collect while a put is in flight.
-const PER_BATCH: u64 = 20;
+const PER_BATCH: u64 = 100;
 
 pub(super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
     for workload in &WORKLOADS {
         let cost = measure(dir, workload)?;
         let gigabytes = cost.bytes as f64 / 1e9;
         let what = format!("{}: CPU of capture, of reading and checksumming", workload.name);
-        table.limited("capture", &what, cost.capture.as_secs_f64() / cost.read.as_secs_f64(), "x", Limit::AtMost(3.0));
+        table.limited(
+            "capture",
+            &what,
+            cost.capture.as_secs_f64() / cost.read.as_secs_f64(),
+            "x",
+            Limit::AtMost(3.0),
+        );
         table.plain(
             "capture",
             &format!("{}: reading and checksumming the WAL", workload.name),
@@ -48,7 +54,8 @@ fn measure(dir: &Path, workload: &Workload) -> Result<Cost> {
     let path = dir.join("app.db");
     let (db, mut work) = workload.open(&path, 128)?;
     let mut capture = Capture::open(&path, None, WalLimits::default(), dir.to_owned())?;
-    let mut next = NextBatch { txid: Txid::FIRST, writer: WriterNonce::random(), not_before: Timestamp::default() };
+    let mut next =
+        NextBatch { txid: Txid::FIRST, writer: WriterNonce::random(), not_before: Timestamp::default() };
     capture.next_batch(&next)?;
     let (mut bytes, mut spent) = (0, Duration::ZERO);
     for n in 1..=TRANSACTIONS {

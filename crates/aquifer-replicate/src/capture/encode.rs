@@ -59,10 +59,10 @@ pub(super) fn advance(
         match map.get(pgno) {
             Some(before) if before == hash => {}
             Some(before) => {
-                database.read_old(pgno, &mut old)?;
+                let old = database.read_old(pgno, &mut old)?;
                 // The hash decides whether what was read is the page that readers have.
-                if PageHash::of(pgno, &old) == before {
-                    segment.push(pgno, hash, Some(&old), new)?;
+                if PageHash::of(pgno, old) == before {
+                    segment.push(pgno, hash, Some(old), new)?;
                 } else {
                     segment.push(pgno, hash, None, new)?;
                 }

@@ -94,6 +94,7 @@ impl Capture {
             self.copy_and_let_go()?;
         }
         self.database.release_checkpoints();
+        self.database.forget_recent();
         Ok(())
     }
 

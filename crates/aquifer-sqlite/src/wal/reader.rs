@@ -36,6 +36,8 @@ pub struct FrameReader<'f> {
     /// Cumulative checksum up to it.
     checksum: WalChecksum,
     buffer: Vec<u8>,
+    /// How much of `buffer` was read.
+    filled: usize,
     /// Where in `buffer` the next frame starts.
     at: usize,
 }
@@ -66,6 +68,7 @@ impl<'f> FrameReader<'f> {
             frame: 0,
             checksum: header.checksum,
             buffer: Vec::new(),
+            filled: 0,
             at: 0,
         }))
     }
@@ -79,7 +82,27 @@ impl<'f> FrameReader<'f> {
         frame: u32,
         checksum: WalChecksum,
     ) -> FrameReader<'f> {
-        FrameReader { file, page_size, big_endian, salts, frame, checksum, buffer: Vec::new(), at: 0 }
+        FrameReader {
+            file,
+            page_size,
+            big_endian,
+            salts,
+            frame,
+            checksum,
+            buffer: Vec::new(),
+            filled: 0,
+            at: 0,
+        }
+    }
+
+    /// Gives it memory to read into, before the first frame.
+    pub fn set_buffer(&mut self, buffer: Vec<u8>) {
+        (self.buffer, self.filled, self.at) = (buffer, 0, 0);
+    }
+
+    /// Takes the memory back, to be given to another reader.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
     }
 
     /// Number of the last verified frame, and the cumulative checksum up to it.
@@ -103,14 +126,16 @@ impl<'f> FrameReader<'f> {
             return Ok(Ok(None));
         }
         let len = FRAME_HEADER_LEN + self.page_size.bytes();
-        if self.buffer.len() < self.at + len {
+        if self.filled < self.at + len {
             let offset = HEADER_LEN as u64 + u64::from(self.frame) * len as u64;
             let frames = (CHUNK / len).clamp(1, (last - self.frame) as usize);
-            self.buffer.resize(frames * len, 0);
-            let n = read_up_to(self.file, &mut self.buffer, offset)?;
-            self.buffer.truncate(n - n % len);
+            if self.buffer.len() < frames * len {
+                self.buffer.resize(frames * len, 0);
+            }
+            let n = read_up_to(self.file, &mut self.buffer[..frames * len], offset)?;
+            self.filled = n - n % len;
             self.at = 0;
-            if self.buffer.is_empty() {
+            if self.filled == 0 {
                 return Ok(Err(WalError::Truncated { len: offset + n as u64, part: "a frame" }));
             }
         }
