@@ -15,5 +15,6 @@ mod workers;
 
 pub use error::{Error, Result};
 pub use options::ReplicaOptions;
+pub use replica::UpkeepOptions;
 pub use replicator::{Replicator, ReplicatorBuilder};
 pub use status::{ReplicaState, ReplicaStatus};

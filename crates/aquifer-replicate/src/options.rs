@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::capture::WalLimits;
+use crate::replica::UpkeepOptions;
 
 /// How a database is replicated. The defaults ship each batch as soon as the one before it is durable.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,8 @@ pub struct ReplicaOptions {
     pub stage_after: Duration,
     /// Sizes at which the WAL is checkpointed.
     pub wal: WalLimits,
+    /// Compaction, snapshots, retention.
+    pub upkeep: UpkeepOptions,
     /// How often to look when there is no notification. Scaled up where there are very many databases.
     pub poll: Duration,
 }
@@ -38,6 +41,7 @@ impl Default for ReplicaOptions {
             max_staging: 1 << 30,
             stage_after: Duration::from_secs(2),
             wal: WalLimits::default(),
+            upkeep: UpkeepOptions::default(),
             poll: Duration::from_secs(1),
         }
     }

@@ -57,6 +57,7 @@ impl ReplicatorBuilder {
             .ok();
         let shared = Shared {
             workers: Workers::new(self.threads),
+            upkeep: Workers::new(1),
             watcher,
             budget: self
                 .max_requests_per_hour

@@ -9,7 +9,7 @@ use std::time::Duration;
 use aquifer_format::{Txid, WriterNonce};
 use aquifer_log::{DatabaseName, DatabaseStore, Store};
 use aquifer_replicate::capture::WalLimits;
-use aquifer_replicate::{Error, ReplicaOptions, ReplicaState, Replicator};
+use aquifer_replicate::{Error, ReplicaOptions, ReplicaState, Replicator, UpkeepOptions};
 use aquifer_testkit::fault_store::{Fault, FaultStore, Op, Rule};
 use support::{Application, read_log, replica_dump};
 
@@ -391,4 +391,32 @@ async fn a_database_that_appears_later_is_replicated_when_it_is_there() {
     replicator.sync().await.unwrap();
     let database = DatabaseStore::new(stage.store.clone(), name);
     assert_eq!(replica_dump(&database).await, support::dump(&connection));
+}
+
+#[tokio::test]
+async fn a_growing_generation_is_compacted_and_gets_snapshots() {
+    use aquifer_log::Level;
+    let stage = Stage::new();
+    let upkeep = UpkeepOptions {
+        levels: aquifer_log::Levels { fanout: 4, highest: 2 },
+        snapshot_min_txids: 8,
+        ..UpkeepOptions::default()
+    };
+    let options = ReplicaOptions { upkeep, ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options);
+    for k in 0..60 {
+        stage.app.put(k % 7, 3000);
+        replicator.sync().await.unwrap();
+    }
+    let generation = replicator.status()[0].durable.unwrap().generation;
+    replicator.shutdown().await.unwrap();
+    for level in [Level::number(1), Level::number(2), Level::Snapshot] {
+        let database = stage.database();
+        let segments: Vec<_> =
+            futures::TryStreamExt::try_collect(database.segments(generation, level, Txid::ZERO))
+                .await
+                .unwrap();
+        assert!(segments.len() > 1, "{level}: {segments:?}");
+    }
+    stage.assert_replica_is_the_database().await;
 }

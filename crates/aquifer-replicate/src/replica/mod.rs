@@ -18,6 +18,7 @@
 
 mod recovery;
 mod staging;
+mod upkeep;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -38,6 +39,9 @@ use crate::status::{ReplicaState, ReplicaStatus};
 use crate::watch::Watcher;
 use crate::workers::Workers;
 use crate::{Error, Result};
+use upkeep::Upkeep;
+
+pub use upkeep::UpkeepOptions;
 
 /// After the last commit, looks are frequent for this long; then a notification is waited for.
 const ALERT: Duration = Duration::from_millis(50);
@@ -55,6 +59,8 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub workers: Workers,
+    /// For work on the log: one database's at a time.
+    pub upkeep: Workers,
     pub watcher: Option<Arc<Watcher>>,
     pub budget: Option<Arc<RequestBudget>>,
     pub host: String,
@@ -103,6 +109,7 @@ pub(crate) struct Replica {
     /// The nonce of the run before, whose last put may have had an outcome that it did not live to see.
     previous_writer: Option<WriterNonce>,
     queue: VecDeque<Pending>,
+    upkeep: Upkeep,
     waker: Arc<Notify>,
     status: watch::Sender<ReplicaStatus>,
     /// Whether a look is due.
@@ -193,6 +200,7 @@ impl Replica {
             if put.is_none() && self.queue.is_empty() && !self.dirty {
                 self.answer_syncs();
                 if self.stopping {
+                    self.upkeep.finish().await;
                     return Ok(());
                 }
             }
@@ -202,6 +210,9 @@ impl Replica {
                 done = async { put.as_mut().expect("checked by the condition").await }, if put.is_some() => {
                     put = None;
                     retry = self.put_done(done, retry)?;
+                    if let Some(durable) = self.durable().filter(|_| retry.is_none()) {
+                        self.upkeep.consider(durable.txid, &self.shared.upkeep).await;
+                    }
                 }
                 () = self.waker.notified(), if !self.dirty => {
                     self.dirty = true;

@@ -22,6 +22,7 @@ use aquifer_sqlite::{Handle, WalPosition};
 use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
 
+use super::upkeep::Upkeep;
 use super::{Pending, Replica, Rewind, Shared, staging};
 use crate::capture::{Body, Capture};
 use crate::options::ReplicaOptions;
@@ -97,6 +98,7 @@ impl Replica {
             head,
             previous_writer,
             queue,
+            upkeep: Upkeep::new(database.clone(), head.generation, options.upkeep.clone()),
             waker: std::sync::Arc::new(Notify::new()),
             status: status.clone(),
             dirty: true,
