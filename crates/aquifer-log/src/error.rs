@@ -93,6 +93,19 @@ pub enum LogError {
         range: TxidRange,
     },
 
+    /// A segment's entry for a page does not lead to the content that it says it does.
+    #[error(
+        "{url}: segment '{key}': page {pgno} does not have its hash when put together from the chain up to here"
+    )]
+    WrongPage {
+        /// The store.
+        url: String,
+        /// The object with the entry.
+        key: Key,
+        /// The page.
+        pgno: Pgno,
+    },
+
     /// Segments that should amount to a whole database lack a page, or all pages together are not those that
     /// were there.
     #[error("txids {range} do not amount to the whole database: {reason}")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aquifer_format::segment::{CompressionLevel, Form, SegmentEncoder, SegmentInfo, SegmentMeta};
-use aquifer_format::{DbChecksum, GenerationId, PageSize, Pgno, TxidRange, WriterNonce};
+use aquifer_format::{GenerationId, Pgno, WriterNonce};
 use bytes::Bytes;
 use object_store::PutPayload;
 
@@ -12,6 +12,7 @@ use crate::error::LogError;
 use crate::layout::{Level, SegmentKey};
 use crate::merge::{Merge, MergedPage, PageSink};
 use crate::store::Upload;
+use crate::whole::WholeCheck;
 
 /// Encoded bytes that are collected before they are sent on.
 const CHUNK: usize = 1 << 20;
@@ -106,26 +107,12 @@ struct SegmentSink {
     encoder: SegmentEncoder,
     /// Bytes taken out of the encoder.
     drained: u64,
-    whole: Option<Whole>,
-}
-
-struct Whole {
-    range: TxidRange,
-    page_size: PageSize,
-    next: Pgno,
-    checksum: DbChecksum,
-    buffer: Vec<u8>,
+    whole: Option<WholeCheck>,
 }
 
 impl SegmentSink {
     fn new(level: Level, meta: &SegmentMeta) -> SegmentSink {
-        let whole = (level == Level::Snapshot).then(|| Whole {
-            range: meta.range,
-            page_size: meta.page_size,
-            next: Pgno::ONE,
-            checksum: DbChecksum::EMPTY,
-            buffer: Vec::new(),
-        });
+        let whole = (level == Level::Snapshot).then(|| WholeCheck::new(meta));
         SegmentSink {
             encoder: SegmentEncoder::new(meta.page_size, CompressionLevel::KEEP),
             drained: 0,
@@ -140,46 +127,10 @@ impl SegmentSink {
     }
 
     fn finish(mut self, meta: &SegmentMeta) -> Result<SegmentEncoder, LogError> {
-        if let Some(mut whole) = self.whole.take() {
-            let end = Pgno::new(meta.size_after).map_or(Pgno::ONE, Pgno::next);
-            whole.skip_lock_page();
-            if whole.next != end && meta.size_after > 0 {
-                return Err(whole.not_whole(format!("page {} has no image", whole.next)));
-            }
-            if whole.checksum != meta.checksum_after {
-                let (found, expected) = (whole.checksum, meta.checksum_after);
-                return Err(whole.not_whole(format!("checksum {found}, expected {expected}")));
-            }
+        if let Some(whole) = self.whole.take() {
+            whole.finish(meta)?;
         }
         Ok(self.encoder)
-    }
-}
-
-impl Whole {
-    fn add(&mut self, pgno: Pgno, page: &MergedPage<'_>) -> Result<(), LogError> {
-        self.skip_lock_page();
-        if pgno != self.next {
-            return Err(self.not_whole(format!("page {} has no image", self.next)));
-        }
-        match page.content_hash(pgno, &mut self.buffer) {
-            None => return Err(self.not_whole(format!("page {pgno} has only differences"))),
-            Some(hash) if hash != page.hash() => {
-                return Err(LogError::PageMismatch { pgno, range: self.range });
-            }
-            Some(hash) => self.checksum.toggle(hash),
-        }
-        self.next = pgno.next();
-        Ok(())
-    }
-
-    fn skip_lock_page(&mut self) {
-        if self.next == self.page_size.lock_page() {
-            self.next = self.next.next();
-        }
-    }
-
-    fn not_whole(&self, reason: String) -> LogError {
-        LogError::NotWhole { range: self.range, reason }
     }
 }
 
@@ -202,7 +153,7 @@ impl PageSink for SegmentSink {
 
 #[cfg(test)]
 mod tests {
-    use aquifer_format::{PageHash, Timestamp, Txid};
+    use aquifer_format::{DbChecksum, PageHash, PageSize, Timestamp, Txid, TxidRange};
 
     use super::*;
     use crate::generation::GenerationRecord;

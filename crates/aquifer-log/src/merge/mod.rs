@@ -159,7 +159,7 @@ impl Merge {
 }
 
 /// What a task returned. Never returns if it was cancelled: then the runtime is shutting down, and this with it.
-async fn unless_cancelled<T>(result: Result<T, JoinError>) -> T {
+pub(crate) async fn unless_cancelled<T>(result: Result<T, JoinError>) -> T {
     match result {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {

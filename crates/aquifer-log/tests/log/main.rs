@@ -8,3 +8,5 @@ mod plan;
 mod retain;
 #[path = "../stores/mod.rs"]
 mod stores;
+mod upkeep;
+mod verify;
