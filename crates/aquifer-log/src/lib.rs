@@ -8,7 +8,6 @@
 //! - [`Merge`]: adjacent segments as if they were one, in bounded memory;
 //! - [`Compactor`], [`snapshot`]: fewer and larger segments, so that plans stay short;
 //! - [`retain`], [`remove_generation`]: what is deleted, and when;
-//! - [`Upkeep`]: all of these as a history grows;
 //! - [`verify`]: proof that a revision can be restored.
 
 mod compact;
@@ -26,7 +25,6 @@ mod segment_io;
 mod segment_write;
 mod snapshot;
 pub mod store;
-mod upkeep;
 mod verify;
 mod whole;
 
@@ -45,5 +43,4 @@ pub use segment_io::{FetchedGroups, SegmentHandle};
 pub use segment_write::Written;
 pub use snapshot::{Snapshotted, snapshot, snapshot_of};
 pub use store::{Store, StoreError, StoreUrl};
-pub use upkeep::{Done, SnapshotRule, Upkeep, UpkeepOptions};
 pub use verify::{Scope, Verified, VerifyProgress, verify};

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod compact;
+mod growth;
 mod history;
 mod plan;
 mod retain;
 #[path = "../stores/mod.rs"]
 mod stores;
-mod upkeep;
 mod verify;
