@@ -5,6 +5,11 @@
 
 mod bytes;
 mod capture;
+mod commits;
+mod idle;
+mod lag;
+mod process;
+mod restore;
 mod table;
 
 use std::error::Error;
@@ -35,8 +40,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(dir) => tempfile::TempDir::new_in(dir)?,
         None => tempfile::TempDir::new()?,
     };
-    let benches: [(&str, fn(&Path, &mut Table) -> Result<()>); 2] =
-        [("bytes", bytes::run), ("capture", capture::run)];
+    let benches: [(&str, fn(&Path, &mut Table) -> Result<()>); 6] = [
+        ("commits", commits::run),
+        ("lag", lag::run),
+        ("capture", capture::run),
+        ("bytes", bytes::run),
+        ("restore", restore::run),
+        ("idle", idle::run),
+    ];
     let mut table = Table::default();
     for (name, bench) in benches {
         if options.filter.as_deref().is_none_or(|filter| name.contains(filter)) {
@@ -49,6 +60,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     table.print();
     Ok(())
+}
+
+/// The middle one; sorts them.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// The four workloads of the architecture page, as they are named there.
