@@ -11,6 +11,7 @@
 //! database file is read through [`Handle::read_at`] only, for as long as a [`Handle`] on it may exist. The `-wal`
 //! file carries no locks and is read directly.
 
+mod apply;
 mod build;
 mod error;
 mod handle;
@@ -19,6 +20,7 @@ mod pinned;
 mod takeover;
 pub mod wal;
 
+pub use apply::PageTransaction;
 pub use build::check_build;
 pub use error::Error;
 pub use handle::{Backfill, Handle, WalPosition};
