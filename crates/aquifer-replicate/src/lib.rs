@@ -4,6 +4,7 @@
 mod budget;
 pub mod capture;
 mod error;
+pub mod follow;
 mod options;
 mod replica;
 mod replicator;

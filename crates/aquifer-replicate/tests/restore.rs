@@ -374,12 +374,6 @@ fn a_dropped_restore_leaves_nothing() {
     assert_eq!(place.files(), ["copy.db"]);
 }
 
-/// The example `restore`, which `cargo test` builds beside the tests.
-fn restore_program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().parent().unwrap().join("examples/restore")
-}
-
 #[tokio::test]
 async fn a_killed_restore_leaves_the_old_database_or_the_new_one_whole() {
     let place = Place::new();
@@ -387,7 +381,7 @@ async fn a_killed_restore_leaves_the_old_database_or_the_new_one_whole() {
     let new = history.image(history.head());
     killed_database(&place.target());
     let start = || {
-        std::process::Command::new(restore_program())
+        std::process::Command::new(history::example("restore"))
             .arg(place.dir.path().join("store"))
             .arg("app.db")
             .arg(place.target())

@@ -75,6 +75,13 @@ impl Destination {
         Ok(Some(destination))
     }
 
+    /// For a temporary file beside a file that is not replaced, but changed.
+    pub(crate) fn beside(path: &Path) -> Result<Destination, RestoreError> {
+        let path = std::path::absolute(path).map_err(|e| RestoreError::io("look up", path, e))?;
+        let name = path.file_name().map(OsStr::to_owned).unwrap_or_default();
+        Ok(Destination { directory: directory_of(&path), path, name, existing: Existing::Refuse })
+    }
+
     /// A new file in the target's directory. Those that killed restores of the same target left are removed.
     pub(crate) fn create_temporary(&self) -> Result<Temporary, RestoreError> {
         self.sweep();

@@ -5,14 +5,14 @@
 //! processors, and memory is bounded: where the folded entries do not fit, the database is made window by window
 //! of its pages.
 
-mod budget;
-mod destination;
+pub(crate) mod budget;
+pub(crate) mod destination;
 mod error;
-mod fold;
+pub(crate) mod fold;
 mod output;
-mod overlay;
-mod progress;
-mod threads;
+pub(crate) mod overlay;
+pub(crate) mod progress;
+pub(crate) mod threads;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -188,12 +188,17 @@ impl Restorer {
     /// Dropping the future leaves the target as it was and removes the temporary file. In the moment of the final
     /// rename it may still happen.
     pub async fn restore(self) -> Result<Outcome, RestoreError> {
-        let started = Instant::now();
-        let requests = self.database.store().counts();
         let (path, existing) = (self.output.clone(), self.existing);
         let checked = finished(spawn_blocking(move || Destination::check(&path, existing)).await)?;
         let Some(destination) = checked else { return Ok(Outcome::Kept) };
+        let prepared = self.prepare(destination).await?;
+        finished(spawn_blocking(move || prepared.install()).await).map(Outcome::Restored)
+    }
 
+    /// Makes the file, verified and flushed, beside the place where it belongs.
+    pub(crate) async fn prepare(self, destination: Destination) -> Result<Prepared, RestoreError> {
+        let started = Instant::now();
+        let requests = self.database.store().counts();
         let meter = Arc::new(Meter::new(self.listener.clone()));
         meter.phase(Phase::Plan);
         let plan = Plan::make(&self.database, self.generation, self.target).await?;
@@ -204,22 +209,17 @@ impl Restorer {
         let (segments, skipped) = (plan.steps.len(), plan.skipped.clone());
         let image = Image::of(plan);
         image.write(&temporary, &Budget::new(self.memory_limit), &meter).await?;
-
-        let (revision, check) = (image.revision, self.integrity_check);
-        let installing = Arc::clone(&meter);
-        finished(
-            spawn_blocking(move || {
-                if check {
-                    installing.phase(Phase::Check);
-                    check_integrity(&temporary.path, revision)?;
-                }
-                installing.phase(Phase::Install);
-                destination.install(temporary)
-            })
-            .await,
-        )?;
-        Ok(Outcome::Restored(Restored {
-            revision,
+        let temporary = if self.integrity_check {
+            meter.phase(Phase::Check);
+            let revision = image.revision;
+            let checked =
+                spawn_blocking(move || check_integrity(&temporary.path, revision).map(|()| temporary));
+            finished(checked.await)?
+        } else {
+            temporary
+        };
+        let restored = Restored {
+            revision: image.revision,
             pages: image.pages,
             page_size: image.page_size,
             checksum: image.checksum,
@@ -228,8 +228,27 @@ impl Restorer {
             skipped,
             bytes_fetched: meter.bytes(),
             requests: (self.database.store().counts() - requests).total(),
-            duration: started.elapsed(),
-        }))
+            duration: Duration::ZERO,
+        };
+        Ok(Prepared { restored, temporary, destination, meter, started })
+    }
+}
+
+/// A restored database that is not yet in its place. Dropped, it is removed.
+pub(crate) struct Prepared {
+    pub(crate) restored: Restored,
+    pub(crate) temporary: Temporary,
+    destination: Destination,
+    meter: Arc<Meter>,
+    started: Instant,
+}
+
+impl Prepared {
+    /// Puts the file in its place. Blocks.
+    pub(crate) fn install(self) -> Result<Restored, RestoreError> {
+        self.meter.phase(Phase::Install);
+        self.destination.install(self.temporary)?;
+        Ok(Restored { duration: self.started.elapsed(), ..self.restored })
     }
 }
 

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::num::NonZeroU8;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aquifer_format::segment::{CompressionLevel, SegmentBytes, SegmentEncoder, SegmentMeta, merge};
 use aquifer_format::{
@@ -103,6 +103,18 @@ impl History {
         };
         encoder.finish(&meta).unwrap().tail
     }
+}
+
+/// An example program of this crate, which a process of its own can be killed in.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(
+        program.exists(),
+        "{} is not built: `cargo build --examples` makes it, as does `cargo test` without --test",
+        program.display()
+    );
+    program
 }
 
 /// When a txid was committed: a second after the one before.
