@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use aquifer_log::StoreUrl;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{completions, config, copy, doctor, info, ls};
+use crate::commands::{
+    compact, completions, config, copy, doctor, info, ls, replicate, restore, rm, snapshot,
+};
 use crate::config::{Origin, ReplicateFlags, Setting};
 use crate::exit::Exit;
 use crate::logging::{LogFormat, LogLevel};
@@ -52,9 +54,14 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Replicate(Box<replicate::Replicate>),
+    Restore(restore::Restore),
     Ls(ls::Ls),
     Info(info::Info),
+    Snapshot(snapshot::Snapshot),
+    Compact(compact::Compact),
     Copy(copy::Copy),
+    Rm(rm::Rm),
     Doctor(doctor::Doctor),
     Config(config::Config),
     Completions(completions::Completions),
@@ -80,6 +87,7 @@ impl Invocation {
     /// What the command line says about replication.
     pub(crate) fn replicate_flags(&self) -> ReplicateFlags {
         match &self.cli.command {
+            Command::Replicate(replicate) => replicate.flags(),
             Command::Config(config) => config.replicate_flags(),
             _ => ReplicateFlags::default(),
         }

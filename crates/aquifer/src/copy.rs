@@ -58,21 +58,20 @@ pub(crate) async fn copy_generation(
     generation: &Generation,
     progress: &Progress,
 ) -> Result<Copied, CliError> {
+    let copy = Copy { from, to, generation: generation.id };
     let mut copied = Copied::default();
-    for round in 1.. {
-        let copy = Copy { from, to, generation: generation.id };
-        match copy.round(progress, &mut copied).await {
-            // An object vanished: compaction put its content elsewhere before retention deleted it.
-            Err(CliError::Store(StoreError::NotFound { .. })) if round < ROUNDS => {}
-            Err(error) => return Err(error),
-            Ok(()) => break,
-        }
-    }
+    copy.all(progress, &mut copied).await?;
     let record = to.layout().generation_record(generation.id);
-    match to.store().create(&record, generation.record.encode()).await? {
-        Created::Taken(_) => Err(LogError::Taken { url: to.store().url().to_owned(), key: record }.into()),
-        _ => Ok(copied),
+    if let Created::Taken(_) = to.store().create(&record, generation.record.encode()).await? {
+        return Err(LogError::Taken { url: to.store().url().to_owned(), key: record }.into());
     }
+    // Without a record it looked like the remains of a removal, which retention clears away: once more, for what it
+    // may have taken, and for what was shipped meanwhile.
+    copied.present = 0;
+    let before = copied.objects;
+    copy.all(progress, &mut copied).await?;
+    copied.present = copied.present.saturating_sub(before);
+    Ok(copied)
 }
 
 struct Copy<'a> {
@@ -82,6 +81,18 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
+    /// Copies until all that a listing shows is there.
+    async fn all(&self, progress: &Progress, copied: &mut Copied) -> Result<(), CliError> {
+        for _ in 1..ROUNDS {
+            match self.round(progress, copied).await {
+                // An object vanished: compaction put its content elsewhere before retention deleted it.
+                Err(CliError::Store(StoreError::NotFound { .. })) => {}
+                done => return done,
+            }
+        }
+        self.round(progress, copied).await
+    }
+
     /// Copies what is there now and not in the destination.
     async fn round(&self, progress: &Progress, copied: &mut Copied) -> Result<(), CliError> {
         let listed = self.from.store().list(&self.from.layout().generation(self.generation), None);

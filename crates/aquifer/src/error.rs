@@ -2,10 +2,12 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use aquifer_format::GenerationId;
-use aquifer_log::{DatabaseName, LogError, StoreError};
+use aquifer_log::{DatabaseName, LogError, PlanError, RemoveError, StoreError};
+use aquifer_replicate::restore::RestoreError;
 use serde::Serialize;
 
 use crate::config::ConfigError;
@@ -46,8 +48,26 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Store(#[from] StoreError),
 
-    #[error("this program was built wrongly: {0}")]
-    Build(#[source] aquifer_sqlite::Error),
+    #[error(transparent)]
+    Plan(Box<PlanError>),
+
+    #[error(transparent)]
+    Restore(Box<RestoreError>),
+
+    #[error(transparent)]
+    Replicate(Box<aquifer_replicate::Error>),
+
+    #[error(transparent)]
+    Remove(RemoveError),
+
+    #[error("'{name}' could not be shipped: {reason}")]
+    Outage { name: DatabaseName, reason: String },
+
+    #[error("{} could not be shipped: {reason}", path.display())]
+    Unreadable { path: PathBuf, reason: String },
+
+    #[error("cannot serve metrics on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
 
     #[error("cannot {action} {}: {source}", path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
@@ -59,17 +79,52 @@ pub(crate) enum CliError {
     Start(#[source] io::Error),
 }
 
+impl From<PlanError> for CliError {
+    fn from(error: PlanError) -> CliError {
+        CliError::Plan(Box::new(error))
+    }
+}
+
+impl From<RestoreError> for CliError {
+    fn from(error: RestoreError) -> CliError {
+        CliError::Restore(Box::new(error))
+    }
+}
+
+impl From<aquifer_replicate::Error> for CliError {
+    fn from(error: aquifer_replicate::Error) -> CliError {
+        CliError::Replicate(Box::new(error))
+    }
+}
+
+impl From<RemoveError> for CliError {
+    fn from(error: RemoveError) -> CliError {
+        match error {
+            RemoveError::Log(error) => CliError::Log(error),
+            error => CliError::Remove(error),
+        }
+    }
+}
+
 impl CliError {
     /// The code that the program ends with.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             CliError::Usage(_) | CliError::Config(_) => Exit::Usage,
-            CliError::NoDatabase { .. } | CliError::NoGeneration { .. } => Exit::NotFound,
-            CliError::Unconfirmed(_) => Exit::Exists,
+            CliError::NoDatabase { .. }
+            | CliError::NoGeneration { .. }
+            | CliError::Remove(RemoveError::NoSuchGeneration { .. }) => Exit::NotFound,
+            CliError::Unconfirmed(_) | CliError::Remove(_) => Exit::Exists,
             CliError::Log(e) => of_log(e),
+            CliError::Plan(e) => of_plan(e),
+            CliError::Restore(e) => of_restore(e),
+            CliError::Replicate(e) => of_replicate(e),
+            CliError::Outage { .. } => Exit::Unavailable,
+            CliError::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             CliError::Store(e) => of_store(e),
             CliError::Declined
-            | CliError::Build(_)
+            | CliError::Unreadable { .. }
+            | CliError::Listen { .. }
             | CliError::File { .. }
             | CliError::Output(_)
             | CliError::Start(_) => Exit::Error,
@@ -103,6 +158,42 @@ fn of_log(error: &LogError) -> Exit {
         LogError::Store(e) => of_store(e),
         LogError::Segment { .. } | LogError::Misplaced { .. } | LogError::Record { .. } => Exit::Damaged,
         LogError::Taken { .. } => Exit::Exists,
+        _ => Exit::Error,
+    }
+}
+
+fn of_plan(error: &PlanError) -> Exit {
+    match error {
+        PlanError::Gap { .. } | PlanError::Discontinuous { .. } | PlanError::NotABase { .. } => Exit::Damaged,
+        PlanError::Log(e) => of_log(e),
+        PlanError::NoSuchDatabase { .. }
+        | PlanError::NoSuchGeneration { .. }
+        | PlanError::Empty { .. }
+        | PlanError::BeyondHead { .. }
+        | PlanError::BeforeFirst { .. }
+        | PlanError::NotKept { .. } => Exit::NotFound,
+        _ => Exit::Error,
+    }
+}
+
+fn of_restore(error: &RestoreError) -> Exit {
+    match error {
+        RestoreError::Plan(e) => of_plan(e),
+        RestoreError::Log(e) => of_log(e),
+        RestoreError::TargetExists(_) | RestoreError::TargetInUse { .. } => Exit::Exists,
+        RestoreError::Page { .. }
+        | RestoreError::NoImage { .. }
+        | RestoreError::Checksum { .. }
+        | RestoreError::Integrity { .. } => Exit::Damaged,
+        _ => Exit::Error,
+    }
+}
+
+fn of_replicate(error: &aquifer_replicate::Error) -> Exit {
+    match error {
+        aquifer_replicate::Error::Fenced { .. } => Exit::Fenced,
+        aquifer_replicate::Error::Log(e) => of_log(e),
+        aquifer_replicate::Error::Sqlite(aquifer_sqlite::Error::Missing(_)) => Exit::NotFound,
         _ => Exit::Error,
     }
 }

@@ -2,7 +2,6 @@
 
 #![allow(clippy::format_push_string, reason = "short texts for people, where write! reads worse")]
 #![allow(clippy::doc_markdown, reason = "doc comments are the text of --help")]
-#![allow(dead_code, reason = "for the commands that follow")]
 
 mod args;
 mod commands;
@@ -19,6 +18,7 @@ mod time;
 mod units;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use args::{Command, Invocation};
 use config::Settings;
@@ -32,7 +32,11 @@ use session::Session;
 fn main() -> ExitCode {
     let invocation = Invocation::from_process();
     let global = &invocation.cli.global;
-    logging::start(global.log_level, global.log_format, LogLevel::Warn);
+    let default = match invocation.cli.command {
+        Command::Replicate(_) => LogLevel::Info,
+        _ => LogLevel::Warn,
+    };
+    logging::start(global.log_level, global.log_format, default);
     let json = global.json;
     let exit = run(invocation).unwrap_or_else(|error| {
         let told = Told::of(&error);
@@ -54,13 +58,25 @@ fn run(invocation: Invocation) -> Result<Exit, CliError> {
     let session = Session { output, settings };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Start)?;
-    runtime.block_on(until_interrupted(command(&session, invocation.cli.command)))
+    let result = match invocation.cli.command {
+        // Ends in order when interrupted: what is committed is shipped.
+        Command::Replicate(replicate) => runtime.block_on(replicate.run(&session)),
+        other => runtime.block_on(until_interrupted(command(&session, other))),
+    };
+    // An interrupted restore removes its temporary file on a thread of the runtime.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    result
 }
 
 async fn command(session: &Session, command: Command) -> Result<Exit, CliError> {
     match command {
+        Command::Replicate(replicate) => replicate.run(session).await,
+        Command::Restore(restore) => restore.run(session).await,
         Command::Ls(ls) => ls.run(session).await,
         Command::Info(info) => info.run(session).await,
+        Command::Snapshot(snapshot) => snapshot.run(session).await,
+        Command::Compact(compact) => compact.run(session).await,
+        Command::Rm(rm) => rm.run(session).await,
         Command::Copy(copy) => copy.run(session).await,
         Command::Doctor(doctor) => doctor.run(session).await,
         Command::Config(_) => commands::config::Config::check(session),

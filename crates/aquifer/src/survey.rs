@@ -64,7 +64,7 @@ impl Survey {
             let (segment, is_segment) = match layout.kind(generation, &object.key) {
                 ObjectKind::Segment(segment) => (segment, true),
                 ObjectKind::Companion { segment, .. } => (segment, false),
-                ObjectKind::GenerationRecord => continue,
+                ObjectKind::GenerationRecord | ObjectKind::RetiredRecord => continue,
                 ObjectKind::Unknown => {
                     survey.unknown_objects += 1;
                     continue;

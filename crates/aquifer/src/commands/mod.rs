@@ -1,8 +1,13 @@
 //! One file per command: what it is called with, the call of the library, and what it prints.
 
+pub(crate) mod compact;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod doctor;
 pub(crate) mod info;
 pub(crate) mod ls;
+pub(crate) mod replicate;
+pub(crate) mod restore;
+pub(crate) mod rm;
+pub(crate) mod snapshot;

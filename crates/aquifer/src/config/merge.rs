@@ -51,12 +51,12 @@ pub(crate) struct ReplicateFlags {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) interval: Option<Length>,
 
-    /// Send at most so many requests to the store per hour, all databases together [default: no limit]
+    /// Ship at most so many batches per hour, all databases together; they grow instead [default: no limit]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) max_requests_per_hour: Option<u64>,
+    pub(crate) max_requests_per_hour: Option<u32>,
 
-    /// Keep at most this much on local disk while the store is away [default: 10GiB]
+    /// Keep at most this much on local disk while the store is away [default: 1GiB]
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_staging: Option<Bytes>,

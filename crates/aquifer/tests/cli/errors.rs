@@ -68,7 +68,19 @@ fn help_lists_the_exit_codes_and_every_command_explains_itself() {
     let world = World::new();
     let help = world.run(&["--help"]).ok().stdout;
     assert!(help.contains("Exit codes:") && help.contains("AQUIFER_STORE"), "{help}");
-    for command in ["ls", "info", "copy", "doctor", "config", "completions"] {
+    for command in [
+        "replicate",
+        "restore",
+        "ls",
+        "info",
+        "snapshot",
+        "compact",
+        "copy",
+        "rm",
+        "doctor",
+        "config",
+        "completions",
+    ] {
         assert!(help.contains(&format!("  {command} ")), "{command}: {help}");
         assert!(world.run(&[command, "--help"]).ok().stdout.contains("Usage: aquifer"));
     }

@@ -7,4 +7,7 @@ mod copy;
 mod doctor;
 mod errors;
 mod ls;
+mod replicate;
+mod restore;
+mod rm;
 mod world;

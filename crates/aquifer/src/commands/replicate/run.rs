@@ -1,0 +1,235 @@
+//! `replicate`: for as long as it runs, or its command does.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aquifer_format::Revision;
+use aquifer_log::DatabaseName;
+use aquifer_replicate::restore::{Existing, Outcome, Restorer};
+use aquifer_replicate::{ReplicaState, Replicator};
+use serde::Serialize;
+
+use super::child::{self, Signals};
+use super::discovery::Discovery;
+use super::health;
+use super::{Replicate, Sources, database_name};
+use crate::commands::restore::{is_no_replica, show_progress};
+use crate::config::DatabaseEntry;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::output::Report;
+use crate::session::Session;
+
+/// How often to look for new databases, and at how the replicas do.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Lag behind which /healthz calls a database unhealthy, if nobody says.
+const LAG_BOUND: Duration = Duration::from_mins(1);
+
+/// A change of a database's state, one JSON line each.
+#[derive(Debug, Serialize)]
+struct Event {
+    name: DatabaseName,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    revision: Option<Revision>,
+}
+
+pub(super) async fn replicate(
+    command: &Replicate,
+    session: &Session,
+    sources: Sources,
+) -> Result<Exit, CliError> {
+    let mut signals = Signals::listen()?;
+    if !command.command.is_empty() {
+        for database in &sources.databases {
+            tokio::select! {
+                restored = restore_if_missing(session, database) => restored?,
+                number = signals.next() => return Ok(Exit::Signal(number)),
+            }
+        }
+    }
+    let replicator = tokio::select! {
+        replicator = command.replicator(session) => Arc::new(replicator?),
+        number = signals.next() => return Ok(Exit::Signal(number)),
+    };
+    let mut discovery = Discovery::new(&sources.directories)?;
+    for database in sources.databases.iter().chain(&discovery.scan()?) {
+        command.add(&replicator, session, database)?;
+    }
+    let flags = &session.settings.replicate;
+    let lag_bound = flags.lag_bound.map_or(LAG_BOUND, |bound| bound.0);
+    let server = match flags.metrics {
+        Some(address) => Some(health::serve(address, Arc::clone(&replicator), lag_bound).await?),
+        None => None,
+    };
+    session.remark(&format!(
+        "replicating {} into {}",
+        match replicator.status().as_slice() {
+            [only] => format!("'{}'", only.name),
+            all => format!("{} databases", all.len()),
+        },
+        replicator.store().url()
+    ));
+    let ended = {
+        let watching = watch(command, session, &replicator, &mut discovery);
+        if command.command.is_empty() {
+            tokio::select! {
+                stopped = watching => stopped,
+                _ = signals.next() => Ok(Ended::Signal),
+            }
+        } else {
+            let mut child = child::start(&command.command)?;
+            let mut watching = std::pin::pin!(watching);
+            tokio::select! {
+                exit = child::wait(&mut child, &mut signals) => exit.map(Ended::Child),
+                // The application is worth more than its replica: it goes on, and the log says what is wrong.
+                stopped = &mut watching => {
+                    let exit = child::wait(&mut child, &mut signals).await?;
+                    match stopped {
+                        Ok(_) => Ok(Ended::Child(exit)),
+                        Err(error) => Ok(Ended::ChildUnreplicated(exit, error)),
+                    }
+                }
+            }
+        }
+    }?;
+    if let Some(server) = server {
+        server.abort();
+        // Ends with "cancelled", which it was.
+        drop(server.await);
+    }
+    finish(session, replicator, ended, &mut signals).await
+}
+
+/// Why replication comes to its end.
+enum Ended {
+    /// We were told to end.
+    Signal,
+    /// The command ended.
+    Child(Exit),
+    /// The command ended, and replication had stopped before.
+    ChildUnreplicated(Exit, CliError),
+}
+
+/// Ships the rest. A second signal gives up on it: the next run ships it.
+async fn finish(
+    session: &Session,
+    replicator: Arc<Replicator>,
+    ended: Ended,
+    signals: &mut Signals,
+) -> Result<Exit, CliError> {
+    let shutdown = async {
+        settle_waiting(&replicator).await?;
+        match Arc::into_inner(replicator) {
+            Some(replicator) => replicator.shutdown().await,
+            None => unreachable!("the server that shared it has ended"),
+        }
+    };
+    let shut = tokio::select! {
+        shut = shutdown => shut.map_err(CliError::from),
+        _ = signals.next() => {
+            session.remark("not all was shipped; the next run will do so");
+            Ok(())
+        }
+    };
+    match (ended, shut) {
+        (Ended::Signal, shut) => shut.map(|()| Exit::Ok),
+        // A command that failed is the news; one that did well whose data is not safe is not.
+        (Ended::Child(Exit::Child(0)), shut) => shut.map(|()| Exit::Child(0)),
+        (Ended::ChildUnreplicated(Exit::Child(0), error), _) => Err(error),
+        (Ended::Child(exit) | Ended::ChildUnreplicated(exit, _), _) => Ok(exit),
+    }
+}
+
+/// Databases whose file was not there yet when a replica looked last: those that are there now are shipped, the
+/// others have nothing to ship.
+async fn settle_waiting(replicator: &Replicator) -> aquifer_replicate::Result<()> {
+    for status in replicator.status() {
+        if !matches!(status.state, ReplicaState::Waiting(_)) {
+            continue;
+        }
+        if status.path.exists() {
+            replicator.sync_database(&status.name).await?;
+        } else if let Err(error) = replicator.remove(&status.name).await {
+            tracing::warn!(database = %status.name, %error, "nothing was shipped");
+        }
+    }
+    Ok(())
+}
+
+/// Adds databases as they appear, and tells of changes. Returns only when every replica has stopped.
+async fn watch(
+    command: &Replicate,
+    session: &Session,
+    replicator: &Replicator,
+    discovery: &mut Discovery,
+) -> Result<Ended, CliError> {
+    let mut told: HashMap<DatabaseName, &'static str> = HashMap::new();
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        look.tick().await;
+        if !discovery.is_empty() {
+            // Reads directories: short, and of what the kernel has in memory.
+            match tokio::task::block_in_place(|| discovery.scan()) {
+                Ok(found) => {
+                    for database in found {
+                        if let Err(error) = command.add(replicator, session, &database) {
+                            tracing::error!(%error, "cannot replicate a new database");
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "cannot look for new databases"),
+            }
+        }
+        let statuses = replicator.status();
+        if session.output.json {
+            for status in &statuses {
+                let (state, reason) = health::state(&status.state);
+                // Shipping comes and goes with every batch: metrics tell of that.
+                if state == "shipping" || told.insert(status.name.clone(), state) == Some(state) {
+                    continue;
+                }
+                let (name, reason) = (status.name.clone(), reason.map(str::to_owned));
+                session.output.print_line(&Event { name, state, reason, revision: status.durable })?;
+            }
+        }
+        let stopped = |state: &ReplicaState| matches!(state, ReplicaState::Stopped(_));
+        if discovery.is_empty()
+            && let Some(first) = statuses.first()
+            && statuses.iter().all(|status| stopped(&status.state))
+        {
+            // The first to ask a stopped replica gets its error itself.
+            replicator.sync_database(&first.name).await?;
+        }
+    }
+}
+
+/// Before a command starts that expects its database.
+async fn restore_if_missing(session: &Session, database: &DatabaseEntry) -> Result<(), CliError> {
+    let name = database_name(database)?;
+    let restorer = Restorer::new(session.store()?, name.clone(), &database.path)
+        .existing(Existing::Keep)
+        .progress(show_progress(session, &name));
+    match restorer.restore().await.map_err(CliError::from) {
+        Ok(Outcome::Kept) => {}
+        Ok(Outcome::Restored(restored)) => {
+            session.remark(&format!(
+                "restored '{name}' to {} at {}",
+                database.path.display(),
+                restored.revision
+            ));
+        }
+        Err(e) if is_no_replica(&e) => session.remark(&format!("'{name}' has no replica yet")),
+        Err(e) => return Err(e),
+    }
+    Ok(())
+}
+
+impl Report for Event {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "'{}' is {}", self.name, self.state)
+    }
+}

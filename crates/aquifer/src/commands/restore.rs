@@ -1,0 +1,239 @@
+//! `aquifer restore NAME_OR_PATH -o FILE`
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aquifer_format::{GenerationId, Revision, Timestamp, Txid};
+use aquifer_log::store::Patience;
+use aquifer_log::{DatabaseName, DatabaseStore, LogError, PlanError, StoreError, Target};
+use aquifer_replicate::restore::{Existing, Outcome, Phase, RestoreError, Restored, Restorer};
+use clap::Args;
+use serde::Serialize;
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::output::Report;
+use crate::session::Session;
+use crate::time::{parse_moment, show};
+use crate::units::{Bytes, Length};
+
+/// Restore a database into a file, at its newest revision or at any other
+///
+/// Every page is verified before the file appears: it is there whole, or not at all.
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
+pub(crate) struct Restore {
+    /// The database: its name, or the path of the file that was replicated
+    #[arg(value_name = "NAME_OR_PATH")]
+    name: String,
+
+    /// The file to make
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// The database's name, whatever NAME_OR_PATH looks like
+    #[arg(long = "name", value_name = "NAME")]
+    exact_name: Option<DatabaseName>,
+
+    /// As it was then: '10 minutes ago', 'yesterday 14:00', '2026-11-21T14:00:00Z'
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment, conflicts_with = "txid")]
+    timestamp: Option<Timestamp>,
+
+    /// As of this txid (`info` tells which there are)
+    #[arg(long, value_name = "N")]
+    txid: Option<Txid>,
+
+    /// From this generation [default: the newest that has what is asked for]
+    #[arg(short, long, value_name = "ID")]
+    generation: Option<GenerationId>,
+
+    /// Do nothing, with success, if the file exists
+    #[arg(long, conflicts_with = "force")]
+    if_not_exists: bool,
+
+    /// Do nothing, with success, if there is no such database in the store
+    #[arg(long)]
+    if_replica_exists: bool,
+
+    /// Replace the file if it exists, unless another program has it open
+    #[arg(long)]
+    force: bool,
+
+    /// Run SQLite's integrity_check as well, before the file appears; checksums are verified always
+    #[arg(long)]
+    verify: bool,
+
+    /// Memory to use at most
+    #[arg(long, value_name = "SIZE", default_value = "192MiB")]
+    memory_limit: Bytes,
+}
+
+#[derive(Debug, Serialize)]
+struct Done {
+    outcome: &'static str,
+    output: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<DatabaseName>,
+    #[serde(flatten)]
+    restored: Option<Facts>,
+}
+
+#[derive(Debug, Serialize)]
+struct Facts {
+    revision: Revision,
+    pages: u32,
+    page_size: u32,
+    checksum: String,
+    last_commit: Timestamp,
+    segments: usize,
+    skipped: Vec<GenerationId>,
+    bytes_fetched: u64,
+    requests: u64,
+    duration_ms: u128,
+}
+
+impl From<Restored> for Facts {
+    fn from(restored: Restored) -> Facts {
+        Facts {
+            revision: restored.revision,
+            pages: restored.pages,
+            page_size: restored.page_size.get(),
+            checksum: restored.checksum.to_string(),
+            last_commit: restored.last_commit,
+            segments: restored.segments,
+            skipped: restored.skipped,
+            bytes_fetched: restored.bytes_fetched,
+            requests: restored.requests,
+            duration_ms: restored.duration.as_millis(),
+        }
+    }
+}
+
+impl Restore {
+    pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
+        session.output.print(&self.restore(session).await?)?;
+        Ok(Exit::Ok)
+    }
+
+    async fn restore(&self, session: &Session) -> Result<Done, CliError> {
+        let done = |outcome, name, restored| Done { outcome, output: self.output.clone(), name, restored };
+        // Before the store is asked: it need not be there then.
+        if self.if_not_exists && self.output.exists() {
+            return Ok(done("kept", None, None));
+        }
+        let database = match self.database(session).await {
+            Err(e) if self.if_replica_exists && is_no_replica(&e) => {
+                return Ok(done("no-replica", None, None));
+            }
+            database => database?,
+        };
+        let name = Some(database.name().clone());
+        match self.restorer(session, &database).restore().await.map_err(CliError::from) {
+            Ok(Outcome::Restored(restored)) => Ok(done("restored", name, Some(restored.into()))),
+            Ok(Outcome::Kept) => Ok(done("kept", name, None)),
+            Err(e) if self.if_replica_exists && is_no_replica(&e) => Ok(done("no-replica", name, None)),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn database(&self, session: &Session) -> Result<DatabaseStore, CliError> {
+        match &self.exact_name {
+            Some(name) => {
+                let store = session.store()?.with_patience(Patience::BACKGROUND);
+                Ok(DatabaseStore::new(store, name.clone()))
+            }
+            None => session.patient_database(&self.name).await,
+        }
+    }
+
+    fn restorer(&self, session: &Session, database: &DatabaseStore) -> Restorer {
+        let existing = match (self.force, self.if_not_exists) {
+            (true, _) => Existing::Replace,
+            (_, true) => Existing::Keep,
+            _ => Existing::Refuse,
+        };
+        let target = match (self.timestamp, self.txid) {
+            (Some(moment), _) => Target::Timestamp(moment),
+            (_, Some(txid)) => Target::Txid(txid),
+            _ => Target::Latest,
+        };
+        let restorer = Restorer::new(database.store().clone(), database.name().clone(), &self.output)
+            .existing(existing)
+            .target(target)
+            .integrity_check(self.verify)
+            .memory_limit(usize::try_from(self.memory_limit.0).unwrap_or(usize::MAX))
+            .progress(show_progress(session, database.name()));
+        match self.generation {
+            Some(generation) => restorer.generation(generation),
+            None => restorer,
+        }
+    }
+}
+
+/// A listener that shows a restore's progress for as long as the restorer keeps it.
+pub(crate) fn show_progress(
+    session: &Session,
+    name: &DatabaseName,
+) -> impl Fn(aquifer_replicate::restore::Progress) + Send + Sync + 'static {
+    let progress = Arc::new(session.progress(&format!("restore {name}")));
+    let name = name.clone();
+    move |now| {
+        match now.phase {
+            Phase::Sync => progress.phase(&format!("restore {name}: flush to disk")),
+            Phase::Check => progress.phase(&format!("restore {name}: integrity_check")),
+            _ => {}
+        }
+        progress.set(now.bytes_done, now.bytes_total);
+    }
+}
+
+/// Whether there is nothing to restore from, rather than something wrong with it.
+pub(crate) fn is_no_replica(error: &CliError) -> bool {
+    let no_store = |e: &LogError| matches!(e, LogError::Store(StoreError::NoStore { .. }));
+    match error {
+        CliError::NoDatabase { .. } | CliError::Store(StoreError::NoStore { .. }) => true,
+        CliError::Log(e) => no_store(e),
+        CliError::Restore(e) => match &**e {
+            RestoreError::Log(e) | RestoreError::Plan(PlanError::Log(e)) => no_store(e),
+            RestoreError::Plan(e) => {
+                matches!(e, PlanError::NoSuchDatabase { .. } | PlanError::Empty { .. })
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+impl Report for Done {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        let output = self.output.display();
+        let Some(facts) = &self.restored else {
+            return match self.outcome {
+                "kept" => writeln!(out, "{output} exists already: nothing was done"),
+                _ => writeln!(out, "there is no replica to restore from: nothing was done"),
+            };
+        };
+        let name = self.name.as_ref().map(ToString::to_string).unwrap_or_default();
+        writeln!(
+            out,
+            "restored '{name}' to {output}: txid {} of generation {}, last commit {}",
+            facts.revision.txid,
+            facts.revision.generation,
+            show(facts.last_commit)
+        )?;
+        for generation in &facts.skipped {
+            writeln!(out, "generation {generation} was passed over: nothing of it ever became durable")?;
+        }
+        let size = u64::from(facts.pages) * u64::from(facts.page_size);
+        let millis = u64::try_from(facts.duration_ms).unwrap_or(u64::MAX);
+        writeln!(
+            out,
+            "{} from {} in {} segments, {}; all checksums verified",
+            Bytes(size),
+            Bytes(facts.bytes_fetched),
+            facts.segments,
+            Length(std::time::Duration::from_millis(millis))
+        )
+    }
+}

@@ -1,0 +1,168 @@
+//! `aquifer rm NAME`
+
+use std::io::{self, IsTerminal, Write};
+
+use aquifer_format::{GenerationId, Timestamp};
+use aquifer_log::{DatabaseName, DatabaseStore, RemoveError, remove_database, remove_generation};
+use clap::Args;
+use futures::TryStreamExt;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::output::Report;
+use crate::session::Session;
+use crate::survey::Survey;
+use crate::time::{parse_moment_or_age, show};
+use crate::units::Bytes;
+
+/// Delete a database from the store, or some of its generations, at once and for good
+///
+/// Stop its replication first. To delete what is older than some time as it ages, use `replicate --retain`.
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// The database: its name, or the path of its file
+    name: String,
+
+    /// Only this generation
+    #[arg(short, long, value_name = "ID", conflicts_with = "older_than")]
+    generation: Option<GenerationId>,
+
+    /// Only generations that another had taken the place of before this: a moment, or an age such as 30d
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment_or_age)]
+    older_than: Option<Timestamp>,
+
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Done {
+    name: DatabaseName,
+    /// Those that were deleted.
+    generations: Vec<GenerationId>,
+    /// Those that would have been, if others did not build on them.
+    kept: Vec<GenerationId>,
+    objects: u64,
+}
+
+impl Rm {
+    pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
+        let database = session.patient_database(&self.name).await?;
+        let doomed = self.doomed(&database).await?;
+        let mut done =
+            Done { name: database.name().clone(), generations: Vec::new(), kept: Vec::new(), objects: 0 };
+        if doomed.is_empty() {
+            session.output.print(&done)?;
+            return Ok(Exit::Ok);
+        }
+        self.confirm(&describe(&database, &doomed).await?).await?;
+        if self.is_all() {
+            done.objects = remove_database(&database).await?;
+            done.generations = doomed;
+        } else {
+            // Newest first, as they are: one that builds on another goes before it.
+            for id in doomed {
+                match remove_generation(&database, id).await {
+                    Ok(objects) => {
+                        done.objects += objects;
+                        done.generations.push(id);
+                    }
+                    Err(RemoveError::HasChild { .. }) if self.generation.is_none() => done.kept.push(id),
+                    Err(e) => return Err(e.into()),
+                }
+            }
+        }
+        session.output.print(&done)?;
+        Ok(Exit::Ok)
+    }
+
+    fn is_all(&self) -> bool {
+        self.generation.is_none() && self.older_than.is_none()
+    }
+
+    /// The generations to delete, newest first.
+    async fn doomed(&self, database: &DatabaseStore) -> Result<Vec<GenerationId>, CliError> {
+        let ids: Vec<GenerationId> = database.generation_ids().try_collect().await?;
+        if let Some(id) = self.generation {
+            if ids.contains(&id) {
+                return Ok(vec![id]);
+            }
+            let store = database.store().url().to_owned();
+            return Err(CliError::NoGeneration { store, name: database.name().clone(), generation: id });
+        }
+        let Some(limit) = self.older_than else { return Ok(ids) };
+        // A generation ends where a newer one begins that has anything to restore: the newest such one never ends.
+        let mut ended: Option<Timestamp> = None;
+        let mut doomed = Vec::new();
+        for id in ids {
+            let Some(record) = database.generation_record(id).await? else { continue };
+            if ended.is_some_and(|ended| ended < limit) {
+                doomed.push(id);
+            } else if Survey::of(database, id).await?.newest.is_some() {
+                ended = Some(record.created_at);
+            }
+        }
+        Ok(doomed)
+    }
+
+    async fn confirm(&self, what: &str) -> Result<(), CliError> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            return Err(CliError::Unconfirmed(what.to_owned()));
+        }
+        match ask(format!("delete {what}? [y/N] ")).await.as_deref() {
+            Some("y" | "yes") => Ok(()),
+            _ => Err(CliError::Declined),
+        }
+    }
+}
+
+/// What would be deleted, for people.
+async fn describe(database: &DatabaseStore, doomed: &[GenerationId]) -> Result<String, CliError> {
+    let mut bytes = 0;
+    for id in doomed {
+        bytes += Survey::of(database, *id).await?.bytes;
+    }
+    let (bytes, name, store) = (Bytes(bytes), database.name(), database.store().url());
+    Ok(match doomed {
+        [only] => {
+            format!("generation {only} ({}) of '{name}' in {store}: {bytes}", show(only.created_at()))
+        }
+        several => format!("{} generations of '{name}' in {store}: {bytes}", several.len()),
+    })
+}
+
+/// Asks on the terminal. On a thread of its own, which does not keep an interrupted process from ending.
+async fn ask(question: String) -> Option<String> {
+    let (answer, answered) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let asked = write!(io::stderr(), "{question}")
+            .and_then(|()| io::stderr().flush())
+            .and_then(|()| io::stdin().read_line(&mut line));
+        if asked.is_ok() {
+            // Nobody waits for it any more where the process is ending.
+            drop(answer.send(line.trim().to_lowercase()));
+        }
+    });
+    answered.await.ok()
+}
+
+impl Report for Done {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self.generations.len() {
+            0 => writeln!(out, "'{}': nothing to delete", self.name)?,
+            1 => writeln!(out, "deleted 1 generation of '{}', {} objects", self.name, self.objects)?,
+            n => writeln!(out, "deleted {n} generations of '{}', {} objects", self.name, self.objects)?,
+        }
+        for id in &self.kept {
+            writeln!(out, "kept {id}: a newer generation builds on it")?;
+        }
+        Ok(())
+    }
+}

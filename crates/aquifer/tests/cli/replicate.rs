@@ -1,0 +1,267 @@
+//! `replicate`: once, for as long as it runs, and around a command.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use aquifer_testkit::app::{AppOptions, AppProcess, JournalMode, Language, check_log};
+use serde_json::Value;
+
+use crate::world::{Ran, World};
+
+/// Longer than anything here takes on a loaded machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A running `replicate`, killed when dropped.
+struct Daemon {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Daemon {
+    fn start(world: &World, args: &[&str]) -> Daemon {
+        let mut child = world.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Daemon { child, stdout }
+    }
+
+    /// The next event of `--json` that is about this.
+    fn wait_for(&mut self, name: &str, state: &str) -> Value {
+        loop {
+            let mut line = String::new();
+            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "it ended: {:?}", self.rest());
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["name"] == name && event["state"] == state {
+                return event;
+            }
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn rest(&mut self) -> String {
+        let mut stderr = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        stderr
+    }
+
+    fn end(mut self) -> Ran {
+        self.signal(rustix::process::Signal::TERM);
+        let (mut stdout, stderr) = (String::new(), self.rest());
+        self.stdout.read_to_string(&mut stdout).unwrap();
+        Ran { code: self.child.wait().unwrap().code().unwrap_or(-1), stdout, stderr }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Repeats until it holds.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn restored(world: &World, name: &str) -> Option<u64> {
+    let _ = std::fs::remove_file(world.path("restored.db"));
+    let ran = world.run(&["restore", name, "-o", "restored.db"]);
+    (ran.code == 0).then(|| check_log(&world.path("restored.db")).unwrap())
+}
+
+#[test]
+fn once_ships_what_there_is_and_nothing_twice() {
+    let world = World::new();
+    world.database("a.db", 5);
+    world.database("b.db", 7);
+    let json = world.run(&["replicate", "--once", "a.db", "b.db", "--json"]).ok().json();
+    let rows = json["databases"].as_array().unwrap();
+    assert_eq!((rows[0]["name"].as_str(), rows[1]["name"].as_str()), (Some("a.db"), Some("b.db")));
+    assert_eq!(rows[1]["revision"]["txid"], 1);
+    let again = world.run(&["replicate", "--once", "a.db", "--json"]).ok().json();
+    assert_eq!(again["databases"][0]["revision"], rows[0]["revision"]);
+    assert_eq!(again["databases"][0]["shipped_bytes"], 0);
+    assert_eq!((restored(&world, "a.db"), restored(&world, "b.db")), (Some(5), Some(7)));
+}
+
+#[test]
+fn name_and_new_generation_are_as_said() {
+    let world = World::new();
+    world.database("app.db", 5);
+    world.run(&["replicate", "--once", "app.db", "--name", "prod/app"]).ok();
+    assert_eq!(world.run(&["ls"]).ok().stdout, "prod/app\n");
+    world.run(&["replicate", "--once", "app.db", "--name", "prod/app", "--new-generation"]).ok();
+    let json = world.run(&["ls", "prod/app", "--json"]).ok().json();
+    assert_eq!(json["generations"].as_array().unwrap().len(), 2);
+    assert_eq!(world.run(&["replicate", "--once", "app.db", "x.db", "--name", "y"]).code, 2);
+}
+
+#[test]
+fn what_cannot_be_replicated_is_told_with_what_to_do() {
+    let world = World::new();
+    assert_eq!(world.run(&["replicate"]).code, 2);
+    assert_eq!(world.run(&["replicate", "--once", "missing.db"]).code, 3);
+    let options = AppOptions { journal_mode: JournalMode::Delete, ..AppOptions::default() };
+    let mut app = AppProcess::start(Language::Python, &world.path("app.db"), &options).unwrap();
+    app.commit(3).unwrap();
+    app.quit().unwrap();
+    let ran = world.run(&["replicate", "--once", "app.db"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("--wal"), "{ran:?}");
+    world.run(&["replicate", "--once", "--wal", "app.db"]).ok();
+    assert_eq!(restored(&world, "app.db"), Some(3));
+}
+
+#[test]
+fn daemon_ships_commits_and_the_rest_when_it_is_told_to_end() {
+    let world = World::new();
+    let mut app = AppProcess::start(Language::Python, &world.path("app.db"), &AppOptions::default()).unwrap();
+    app.commit(3).unwrap();
+    let mut daemon = Daemon::start(&world, &["replicate", "app.db", "--json"]);
+    daemon.wait_for("app.db", "idle");
+    app.commit(20).unwrap();
+    let ran = daemon.end().ok();
+    assert!(ran.stderr.contains("replicating 'app.db'"), "{ran:?}");
+    assert_eq!(restored(&world, "app.db"), Some(23));
+}
+
+#[test]
+fn new_databases_of_a_directory_are_replicated_as_they_appear() {
+    let world = World::new();
+    world.database("tenants/one.db", 3);
+    world.database("tenants/tmp-x.db", 3);
+    let mut daemon = Daemon::start(
+        &world,
+        &["replicate", "tenants", "--exclude", "tmp-*", "--json", "--state-dir", "state"],
+    );
+    daemon.wait_for("one.db", "idle");
+    world.database("tenants/two.db", 4);
+    daemon.wait_for("two.db", "idle");
+    daemon.end().ok();
+    assert_eq!(world.run(&["ls"]).ok().stdout, "one.db\ntwo.db\n");
+    assert_eq!(restored(&world, "two.db"), Some(4));
+    assert!(world.path("state/one.db").is_dir() && !world.path("tenants/.one.db-aquifer").exists());
+}
+
+#[test]
+fn command_gets_its_database_back_and_its_code_is_passed_on() {
+    let world = World::new();
+    world.database("app.db", 9);
+    world.run(&["replicate", "--once", "app.db"]).ok();
+    for file in ["app.db", "app.db-wal", "app.db-shm"] {
+        let _ = std::fs::remove_file(world.path(file));
+    }
+    std::fs::remove_dir_all(world.path(".app.db-aquifer")).unwrap();
+    let ran = world.run(&["replicate", "app.db", "--", "sh", "-c", "test -s app.db && exit 42"]);
+    assert_eq!(ran.code, 42, "{ran:?}");
+    assert_eq!(check_log(&world.path("app.db")).unwrap(), 9);
+    assert_eq!(world.run(&["replicate", "app.db", "--", "sh", "-c", "kill -9 $$"]).code, 137);
+    assert_eq!(world.run(&["replicate", "app.db", "--", "no-such-program"]).code, 3);
+}
+
+#[test]
+fn what_the_command_wrote_is_shipped_when_it_ends() {
+    let world = World::new();
+    let script = "import sqlite3\ndb = sqlite3.connect('new.db')\ndb.execute('PRAGMA journal_mode=WAL')\n\
+                  db.execute('CREATE TABLE t(x)')\ndb.execute('INSERT INTO t VALUES(7)')\ndb.commit()\n";
+    world.run(&["replicate", "new.db", "--", "python3", "-c", script]).ok();
+    world.run(&["restore", "new.db", "-o", "restored.db"]).ok();
+    let mut app =
+        AppProcess::start(Language::Python, &world.path("restored.db"), &AppOptions::default()).unwrap();
+    assert_eq!(app.sql("SELECT x FROM t").unwrap(), "7");
+}
+
+#[test]
+fn signal_reaches_the_command() {
+    let world = World::new();
+    world.database("app.db", 1);
+    let script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut daemon = Daemon::start(&world, &["replicate", "app.db", "--", "sh", "-c", script]);
+    let mut line = String::new();
+    daemon.stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    assert_eq!(daemon.end().code, 7);
+}
+
+#[test]
+fn metrics_and_health_are_served() {
+    let world = World::new();
+    world.database("app.db", 3);
+    let mut daemon = Daemon::start(
+        &world,
+        &["replicate", "app.db", "--json", "--metrics", "127.0.0.1:0", "--log-format", "json"],
+    );
+    daemon.wait_for("app.db", "idle");
+    let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
+    let address = loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).unwrap() > 0);
+        if let Ok(event) = serde_json::from_str::<Value>(&line)
+            && let Some(address) = event["fields"]["address"].as_str()
+        {
+            break address.to_owned();
+        }
+    };
+    daemon.child.stderr = Some(log.into_inner());
+    let get = |page: &str| {
+        let mut connection = TcpStream::connect(&address).unwrap();
+        write!(connection, "GET {page} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let metrics = get("/metrics");
+    assert!(metrics.contains("aquifer_durable_txid{database=\"app.db\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("aquifer_fencing 1\n") && metrics.contains("kind=\"create\""), "{metrics}");
+    let health = get("/healthz");
+    assert!(health.starts_with("HTTP/1.1 200") && health.contains("\"healthy\":true"), "{health}");
+    // The generation is taken over by another writer: this one must stop, and say so.
+    let json = world.run(&["ls", "app.db", "--json"]).ok().json();
+    let generation = json["generations"][0]["generation"].as_str().unwrap().to_owned();
+    let level = world.path("aquifer-data/app.db").join(generation).join("0");
+    std::fs::copy(level.join("0000000000000001.seg"), level.join("0000000000000002.seg")).unwrap();
+    let mut app = AppProcess::start(Language::Rust, &world.path("app.db"), &AppOptions::default()).unwrap();
+    app.commit(1).unwrap();
+    let mut code = None;
+    eventually("the fenced daemon ends", || {
+        code = daemon.child.try_wait().unwrap();
+        code.is_some()
+    });
+    assert_ne!(code.unwrap().code(), Some(0));
+}
+
+#[test]
+fn configured_databases_are_replicated() {
+    let world = World::new();
+    world.database("a.db", 2);
+    world.database("more/b.db", 3);
+    std::fs::write(
+        world.path("fleet.toml"),
+        "store = \"fleet\"\n[[database]]\npath = \"a.db\"\nname = \"first\"\n[[directory]]\npath = \"more/*.db\"\n",
+    )
+    .unwrap();
+    world.run(&["replicate", "--once", "--config", "fleet.toml"]).ok();
+    assert_eq!(world.run(&["ls", "--store", "fleet"]).ok().stdout, "b.db\nfirst\n");
+}
+
+#[test]
+fn two_daemons_cannot_replicate_one_database() {
+    let world = World::new();
+    world.database("app.db", 2);
+    let mut daemon = Daemon::start(&world, &["replicate", "app.db", "--json"]);
+    daemon.wait_for("app.db", "idle");
+    let ran = world.run(&["replicate", "app.db"]);
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("another process"), "{ran:?}");
+    daemon.end().ok();
+}
