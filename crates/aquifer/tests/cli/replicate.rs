@@ -154,6 +154,30 @@ fn new_databases_of_a_directory_are_replicated_as_they_appear() {
 }
 
 #[test]
+fn database_of_a_directory_is_waited_for_until_it_is_in_wal_mode() {
+    let world = World::new();
+    std::fs::create_dir(world.path("tenants")).unwrap();
+    let options = AppOptions { journal_mode: JournalMode::Delete, ..AppOptions::default() };
+    let path = world.path("tenants/app.db");
+    let mut app = AppProcess::start(Language::Rust, &path, &options).unwrap();
+    app.commit(3).unwrap();
+    let ran = world.run(&["replicate", "--once", "tenants"]);
+    assert!(ran.code == 1 && ran.stderr.contains("--wal"), "{ran:?}");
+    let mut daemon = Daemon::start(&world, &["replicate", "tenants", "--json"]);
+    let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("journal_mode=WAL") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0);
+    }
+    app.sql("PRAGMA journal_mode=WAL").unwrap();
+    daemon.wait_for("app.db", "idle");
+    daemon.child.stderr = Some(log.into_inner());
+    daemon.end().ok();
+    assert_eq!(restored(&world, "app.db"), Some(3));
+}
+
+#[test]
 fn command_gets_its_database_back_and_its_code_is_passed_on() {
     let world = World::new();
     world.database("app.db", 9);
@@ -172,8 +196,10 @@ fn command_gets_its_database_back_and_its_code_is_passed_on() {
 #[test]
 fn what_the_command_wrote_is_shipped_when_it_ends() {
     let world = World::new();
-    let script = "import sqlite3\ndb = sqlite3.connect('new.db')\ndb.execute('PRAGMA journal_mode=WAL')\n\
-                  db.execute('CREATE TABLE t(x)')\ndb.execute('INSERT INTO t VALUES(7)')\ndb.commit()\n";
+    // Appears in WAL mode: what is in a rollback-journal mode when it is found is refused.
+    let script = "import os, sqlite3\ndb = sqlite3.connect('making.db')\ndb.execute('PRAGMA journal_mode=WAL')\n\
+                  db.execute('CREATE TABLE t(x)')\ndb.close()\nos.rename('making.db', 'new.db')\n\
+                  db = sqlite3.connect('new.db')\ndb.execute('INSERT INTO t VALUES(7)')\ndb.commit()\n";
     world.run(&["replicate", "new.db", "--", "python3", "-c", script]).ok();
     world.run(&["restore", "new.db", "-o", "restored.db"]).ok();
     let mut app =

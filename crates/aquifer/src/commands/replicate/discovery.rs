@@ -19,6 +19,10 @@ pub(super) struct Discovery {
     places: Vec<Place>,
     /// Databases that were reported.
     found: HashSet<PathBuf>,
+    /// Pass over databases that are not in WAL mode until they are.
+    needs_wal: bool,
+    /// Those that are passed over, and were told of.
+    told: HashSet<PathBuf>,
 }
 
 /// One directory to look in.
@@ -40,7 +44,10 @@ pub(super) fn is_pattern(path: &Path) -> bool {
 
 impl Discovery {
     /// Of these directories and patterns. Nothing is looked at yet.
-    pub(super) fn new(entries: &[DirectoryEntry]) -> Result<Discovery, CliError> {
+    ///
+    /// With `needs_wal`, databases in a rollback-journal mode are passed over until they are in WAL mode: as
+    /// applications begin them, and then switch.
+    pub(super) fn new(entries: &[DirectoryEntry], needs_wal: bool) -> Result<Discovery, CliError> {
         let place = |entry: &DirectoryEntry| {
             let (directory, pattern) = if is_pattern(&entry.path) {
                 let parent = entry.path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -57,7 +64,8 @@ impl Discovery {
             }
             Ok(Place { directory, pattern, exclude: entry.exclude.clone(), seen: None })
         };
-        Ok(Discovery { places: entries.iter().map(place).collect::<Result<_, _>>()?, found: HashSet::new() })
+        let places = entries.iter().map(place).collect::<Result<_, _>>()?;
+        Ok(Discovery { places, found: HashSet::new(), needs_wal, told: HashSet::new() })
     }
 
     /// Whether there is anywhere to look.
@@ -90,7 +98,17 @@ impl Discovery {
                     continue;
                 }
                 match looks(&path) {
-                    Looks::Database => {
+                    Looks::Database { wal: false } if self.needs_wal => {
+                        settled = false;
+                        if self.told.insert(path.clone()) {
+                            tracing::warn!(
+                                path = %path.display(),
+                                "not replicated while it is in a rollback-journal mode: switch it with \
+                                 PRAGMA journal_mode=WAL, or run with --wal"
+                            );
+                        }
+                    }
+                    Looks::Database { .. } => {
                         self.found.insert(path.clone());
                         new.push(DatabaseEntry { path, name: None });
                     }
@@ -119,7 +137,9 @@ impl Place {
 }
 
 enum Looks {
-    Database,
+    Database {
+        wal: bool,
+    },
     /// Empty so far, as a database before its first transaction, or not readable right now.
     Unfinished,
     Other,
@@ -129,9 +149,10 @@ fn looks(path: &Path) -> Looks {
     if !path.is_file() {
         return Looks::Other;
     }
-    let mut magic = [0; MAGIC.len()];
-    match File::open(path).and_then(|mut file| file.read_exact(&mut magic)) {
-        Ok(()) if magic == *MAGIC => Looks::Database,
+    // Bytes 18 and 19 are the versions of the format for writers and readers: 2 is WAL.
+    let mut header = [0; 20];
+    match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
+        Ok(()) if header.starts_with(MAGIC) => Looks::Database { wal: header[18..] == [2, 2] },
         Ok(()) => Looks::Other,
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Looks::Unfinished,
         Err(e) => {
@@ -207,7 +228,7 @@ mod tests {
         write("a.db-wal", &database);
         write("notes.txt", b"not a database at all");
         write("later.db", b"");
-        let mut all = Discovery::new(&[entry(dir.path().to_owned())]).unwrap();
+        let mut all = Discovery::new(&[entry(dir.path().to_owned())], false).unwrap();
         assert_eq!(names(&all.scan().unwrap()), ["a.db", "b.sqlite"]);
         assert_eq!(names(&all.scan().unwrap()), [""; 0]);
         // What was empty, and what was not there.
@@ -215,14 +236,14 @@ mod tests {
         write("new.db", &database);
         assert_eq!(names(&all.scan().unwrap()), ["later.db", "new.db"]);
 
-        let mut some = Discovery::new(&[entry(dir.path().join("*.db"))]).unwrap();
+        let mut some = Discovery::new(&[entry(dir.path().join("*.db"))], false).unwrap();
         assert_eq!(names(&some.scan().unwrap()), ["a.db", "later.db", "new.db"]);
     }
 
     #[test]
     fn directory_that_is_missing_is_named() {
-        let error = Discovery::new(&[entry("/nowhere/at/all".into())]).unwrap().scan().unwrap_err();
+        let error = Discovery::new(&[entry("/nowhere/at/all".into())], false).unwrap().scan().unwrap_err();
         assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
-        assert!(Discovery::new(&[entry("/nowhere/*/x.db*".into())]).is_err());
+        assert!(Discovery::new(&[entry("/nowhere/*/x.db*".into())], false).is_err());
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn ship(
         })?;
     }
     let replicator = command.replicator(session).await?;
-    let found = Discovery::new(&sources.directories)?.scan()?;
+    let found = Discovery::new(&sources.directories, false)?.scan()?;
     let mut names = Vec::new();
     for database in sources.databases.iter().chain(&found) {
         names.push(command.add(&replicator, session, database)?);

@@ -55,7 +55,8 @@ pub(super) async fn replicate(
         replicator = command.replicator(session) => Arc::new(replicator?),
         number = signals.next() => return Ok(Exit::Signal(number)),
     };
-    let mut discovery = Discovery::new(&sources.directories)?;
+    let needs_wal = session.settings.replicate.wal != Some(true);
+    let mut discovery = Discovery::new(&sources.directories, needs_wal)?;
     for database in sources.databases.iter().chain(&discovery.scan()?) {
         command.add(&replicator, session, database)?;
     }
