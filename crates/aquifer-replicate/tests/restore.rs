@@ -13,6 +13,7 @@ use aquifer_format::{PageSize, Txid};
 use aquifer_log::Target;
 use aquifer_log::store::{Store, StoreUrl};
 use aquifer_replicate::restore::{Existing, Outcome, Phase, Progress, RestoreError, Restored, Restorer};
+use aquifer_testkit::s3_server::{Conditions, HttpFault, S3Server};
 use history::{History, commit_time};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -130,6 +131,30 @@ async fn every_txid_restores_byte_for_byte() {
     let moment = Target::Timestamp(commit_time(Txid::new(4)));
     let then = restored(place.restorer().existing(Existing::Replace).target(moment)).await;
     assert_eq!(then.revision.txid, Txid::new(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_fails_now_and_then_restores_all_the_same() {
+    let place = Place::new();
+    let server = S3Server::start(Conditions::Honoured).await;
+    let url = server.url("some/prefix").parse().unwrap();
+    let store = Store::open_with_environment(&url, server.environment()).unwrap();
+    let mut history = History::begin(&store, PageSize::DEFAULT).await;
+    history.commit(noise(1, 2000 * 4096)).await;
+    for n in 0..6 {
+        let mut image = history.image(history.head()).to_vec();
+        image[n * 999_983..][..300].copy_from_slice(&noise(n as u64, 300));
+        history.commit(image).await;
+    }
+    let mut requests = 0;
+    server.set_faults(move |_| {
+        requests += 1;
+        (requests % 5 == 0).then_some(HttpFault::Answer(503, "SlowDown"))
+    });
+    let result = restored(Restorer::new(store.clone(), History::name(), place.target())).await;
+    assert!(store.counts().retries > 0);
+    assert!(fs::read(place.target()).unwrap() == history.image(history.head()));
+    assert!(result.requests < 60, "{}", result.requests);
 }
 
 #[tokio::test(flavor = "multi_thread")]
