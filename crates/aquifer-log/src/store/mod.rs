@@ -123,6 +123,11 @@ impl Store {
         &self.shared.url
     }
 
+    /// Whether it is a directory: then small requests cost no more than large ones.
+    pub fn is_local(&self) -> bool {
+        self.shared.backend.is_local()
+    }
+
     /// How many requests were sent through this handle and its clones.
     pub fn counts(&self) -> RequestCounts {
         self.shared.counters.snapshot()

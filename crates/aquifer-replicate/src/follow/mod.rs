@@ -334,7 +334,7 @@ impl Follower {
 
     /// A transaction in which all of a plan is applied, not yet committed.
     async fn transaction(&self, plan: &Plan) -> Result<(StandbyTransaction, Applied), FollowError> {
-        let (budget, meter) = (Budget::new(self.memory_limit), Meter::new(None));
+        let (budget, meter) = (Budget::new(self.memory_limit, self.database.store()), Meter::new(None));
         let deltas: Vec<SegmentHandle> = plan.steps.iter().map(|step| step.handle.clone()).collect();
         let mut transaction = self.begin().await?;
         let mut applied = Applied::Whole;

@@ -208,7 +208,8 @@ impl Restorer {
         )?;
         let (segments, skipped) = (plan.steps.len(), plan.skipped.clone());
         let image = Image::of(plan);
-        image.write(&temporary, &Budget::new(self.memory_limit), &meter).await?;
+        let budget = Budget::new(self.memory_limit, self.database.store());
+        image.write(&temporary, &budget, &meter).await?;
         let temporary = if self.integrity_check {
             meter.phase(Phase::Check);
             let revision = image.revision;

@@ -46,6 +46,10 @@ impl Directory {
 
 #[async_trait]
 impl Backend for Directory {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn put(&self, key: &Key, payload: PutPayload) -> Result<(), Failure> {
         let key = key.clone();
         self.blocking(move |root| {
