@@ -6,7 +6,7 @@ use aquifer_log::StoreUrl;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    compact, completions, config, copy, doctor, info, ls, replicate, restore, rm, snapshot,
+    compact, completions, config, copy, doctor, info, ls, replicate, restore, rm, snapshot, verify,
 };
 use crate::config::{Origin, ReplicateFlags, Setting};
 use crate::exit::Exit;
@@ -58,6 +58,7 @@ pub(crate) enum Command {
     Restore(restore::Restore),
     Ls(ls::Ls),
     Info(info::Info),
+    Verify(verify::Verify),
     Snapshot(snapshot::Snapshot),
     Compact(compact::Compact),
     Copy(copy::Copy),

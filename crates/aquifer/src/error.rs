@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use aquifer_format::GenerationId;
 use aquifer_log::{DatabaseName, LogError, PlanError, RemoveError, StoreError};
+use aquifer_replicate::follow::FollowError;
 use aquifer_replicate::restore::RestoreError;
 use serde::Serialize;
 
@@ -55,6 +56,9 @@ pub(crate) enum CliError {
     Restore(Box<RestoreError>),
 
     #[error(transparent)]
+    Follow(Box<FollowError>),
+
+    #[error(transparent)]
     Replicate(Box<aquifer_replicate::Error>),
 
     #[error(transparent)]
@@ -91,6 +95,12 @@ impl From<RestoreError> for CliError {
     }
 }
 
+impl From<FollowError> for CliError {
+    fn from(error: FollowError) -> CliError {
+        CliError::Follow(Box::new(error))
+    }
+}
+
 impl From<aquifer_replicate::Error> for CliError {
     fn from(error: aquifer_replicate::Error) -> CliError {
         CliError::Replicate(Box::new(error))
@@ -118,6 +128,12 @@ impl CliError {
             CliError::Log(e) => of_log(e),
             CliError::Plan(e) => of_plan(e),
             CliError::Restore(e) => of_restore(e),
+            CliError::Follow(e) => match &**e {
+                FollowError::Restore(e) => of_restore(e),
+                FollowError::Plan(e) => of_plan(e),
+                FollowError::Log(e) => of_log(e),
+                _ => Exit::Error,
+            },
             CliError::Replicate(e) => of_replicate(e),
             CliError::Outage { .. } => Exit::Unavailable,
             CliError::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
@@ -156,7 +172,13 @@ impl CliError {
 fn of_log(error: &LogError) -> Exit {
     match error {
         LogError::Store(e) => of_store(e),
-        LogError::Segment { .. } | LogError::Misplaced { .. } | LogError::Record { .. } => Exit::Damaged,
+        LogError::Segment { .. }
+        | LogError::Misplaced { .. }
+        | LogError::Record { .. }
+        | LogError::NotAdjacent { .. }
+        | LogError::PageMismatch { .. }
+        | LogError::WrongPage { .. }
+        | LogError::NotWhole { .. } => Exit::Damaged,
         LogError::Taken { .. } => Exit::Exists,
         _ => Exit::Error,
     }

@@ -74,6 +74,7 @@ async fn command(session: &Session, command: Command) -> Result<Exit, CliError> 
         Command::Restore(restore) => restore.run(session).await,
         Command::Ls(ls) => ls.run(session).await,
         Command::Info(info) => info.run(session).await,
+        Command::Verify(verify) => verify.run(session).await,
         Command::Snapshot(snapshot) => snapshot.run(session).await,
         Command::Compact(compact) => compact.run(session).await,
         Command::Rm(rm) => rm.run(session).await,

@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 
-use aquifer_format::GenerationId;
+use aquifer_format::{GenerationId, Revision};
 use aquifer_log::store::Location;
-use aquifer_log::{DatabaseName, DatabaseStore, Store, StoreUrl};
+use aquifer_log::{DatabaseName, DatabaseStore, PlanError, Scope, Store, StoreUrl, Target};
 use clap::Args;
 use serde::Serialize;
 
+use crate::commands::verify::prove;
 use crate::copy::{ancestry, copy_generation};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -35,6 +36,10 @@ pub(crate) struct Copy {
     /// The database's name at the destination [default: the same]
     #[arg(long = "as", value_name = "NAME")]
     new_name: Option<DatabaseName>,
+
+    /// Do not prove afterwards that the copy can be restored: saves reading it once
+    #[arg(long)]
+    no_verify: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,6 +53,8 @@ struct Done {
     bytes: u64,
     /// Objects that were there already.
     present: u64,
+    /// What was proven to be restorable from the copy.
+    verified: Option<Revision>,
 }
 
 impl Copy {
@@ -68,6 +75,7 @@ impl Copy {
             objects: 0,
             bytes: 0,
             present: 0,
+            verified: None,
         };
         for generation in ancestry(&from, newest).await? {
             let copied = copy_generation(&from, &to, &generation, &progress).await?;
@@ -77,6 +85,15 @@ impl Copy {
             done.present += copied.present;
         }
         progress.finish();
+        if !self.no_verify {
+            // Of a generation that nothing was shipped to yet there is nothing to prove.
+            let generation = done.generations.last().copied();
+            match prove(session, &to, generation, Target::Latest, Scope::Plan).await {
+                Ok(verified) => done.verified = Some(verified.revision),
+                Err(CliError::Plan(e)) if matches!(*e, PlanError::Empty { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
         session.output.print(&done)?;
         Ok(Exit::Ok)
     }
@@ -114,6 +131,10 @@ impl Report for Done {
             Bytes(self.bytes),
             self.objects,
             self.present
-        )
+        )?;
+        match self.verified {
+            Some(revision) => writeln!(out, "verified: txid {} can be restored from it", revision.txid),
+            None => Ok(()),
+        }
     }
 }

@@ -11,3 +11,4 @@ pub(crate) mod replicate;
 pub(crate) mod restore;
 pub(crate) mod rm;
 pub(crate) mod snapshot;
+pub(crate) mod verify;

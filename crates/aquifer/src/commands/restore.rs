@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aquifer_format::{GenerationId, Revision, Timestamp, Txid};
 use aquifer_log::store::Patience;
 use aquifer_log::{DatabaseName, DatabaseStore, LogError, PlanError, StoreError, Target};
+use aquifer_replicate::follow::{FollowBuilder, FollowEvent, Followed};
 use aquifer_replicate::restore::{Existing, Outcome, Phase, RestoreError, Restored, Restorer};
 use clap::Args;
 use serde::Serialize;
@@ -64,6 +65,15 @@ pub(crate) struct Restore {
     #[arg(long)]
     verify: bool,
 
+    /// Keep the file at the newest revision from then on, as a warm standby: others may read it, nobody else write.
+    /// Started again, it goes on where it was
+    #[arg(long, conflicts_with_all = ["timestamp", "txid", "verify", "if_not_exists"])]
+    follow: bool,
+
+    /// How often --follow looks for something new: one request each time
+    #[arg(long, value_name = "LENGTH", default_value = "1s", requires = "follow")]
+    follow_interval: Length,
+
     /// Memory to use at most
     #[arg(long, value_name = "SIZE", default_value = "192MiB")]
     memory_limit: Bytes,
@@ -93,6 +103,41 @@ struct Facts {
     duration_ms: u128,
 }
 
+/// A step of a standby, one JSON line each.
+#[derive(Debug, Serialize)]
+struct Step {
+    revision: Revision,
+    last_commit: Timestamp,
+    pages_written: u32,
+    /// Why it was compared with a whole restored image, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored_because: Option<String>,
+}
+
+impl From<&Followed> for Step {
+    fn from(followed: &Followed) -> Step {
+        Step {
+            revision: followed.revision,
+            last_commit: followed.last_commit,
+            pages_written: followed.pages_written,
+            restored_because: followed.restored_because.clone(),
+        }
+    }
+}
+
+impl Report for Step {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Step { revision, pages_written, .. } = self;
+        writeln!(
+            out,
+            "at txid {} of generation {}, last commit {}: {pages_written} pages",
+            revision.txid,
+            revision.generation,
+            show(self.last_commit)
+        )
+    }
+}
+
 impl From<Restored> for Facts {
     fn from(restored: Restored) -> Facts {
         Facts {
@@ -112,8 +157,57 @@ impl From<Restored> for Facts {
 
 impl Restore {
     pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
+        if self.follow {
+            return self.follow(session).await;
+        }
         session.output.print(&self.restore(session).await?)?;
         Ok(Exit::Ok)
+    }
+
+    /// Until interrupted, or an error that waiting does not mend.
+    async fn follow(&self, session: &Session) -> Result<Exit, CliError> {
+        let database = match self.database(session).await {
+            Err(e) if self.if_replica_exists && is_no_replica(&e) => {
+                let (outcome, output) = ("no-replica", self.output.clone());
+                session.output.print(&Done { outcome, output, name: None, restored: None })?;
+                return Ok(Exit::Ok);
+            }
+            database => database?,
+        };
+        let name = database.name();
+        let absolute = |source| CliError::File { action: "find", path: self.output.clone(), source };
+        let file = std::path::absolute(&self.output).map_err(absolute)?;
+        let mut builder = FollowBuilder::new(database.store().clone(), name.clone(), file)
+            .existing(if self.force { Existing::Replace } else { Existing::Refuse })
+            .memory_limit(self.memory_limit())
+            .progress(show_progress(session, name));
+        if let Some(generation) = self.generation {
+            builder = builder.generation(generation);
+        }
+        let mut follower = builder.start().await?;
+        session.remark(&format!(
+            "following '{name}' into {}, at {}",
+            self.output.display(),
+            follower.revision()
+        ));
+        let ended = follower.run(self.follow_interval.0, |event| match event {
+            FollowEvent::Followed(followed) => {
+                // Nobody may be listening any more: the standby is what matters.
+                if let Err(error) = session.output.print_line(&Step::from(followed)) {
+                    tracing::warn!(%error, "a step could not be told");
+                }
+            }
+            FollowEvent::Waiting(error) => tracing::warn!(%error, "cannot follow at the moment"),
+            _ => {}
+        });
+        match ended.await {
+            Err(error) => Err(error.into()),
+            Ok(never) => match never {},
+        }
+    }
+
+    fn memory_limit(&self) -> usize {
+        usize::try_from(self.memory_limit.0).unwrap_or(usize::MAX)
     }
 
     async fn restore(&self, session: &Session) -> Result<Done, CliError> {
@@ -162,7 +256,7 @@ impl Restore {
             .existing(existing)
             .target(target)
             .integrity_check(self.verify)
-            .memory_limit(usize::try_from(self.memory_limit.0).unwrap_or(usize::MAX))
+            .memory_limit(self.memory_limit())
             .progress(show_progress(session, database.name()));
         match self.generation {
             Some(generation) => restorer.generation(generation),

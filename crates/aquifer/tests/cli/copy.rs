@@ -14,6 +14,7 @@ fn copy_is_the_same_objects_under_the_destinations_name() {
     let source = files(&world.path("aquifer-data/app.db").join(newer.to_string()));
     assert_eq!(files(&world.path("backup/app.db").join(newer.to_string())), source);
     assert!(!world.path("backup/app.db").join(older.to_string()).exists());
+    assert_eq!(json["verified"]["txid"], 3);
 
     world.run(&["copy", "app.db", "backup", "-g", &older.to_string(), "--as", "old/app"]).ok();
     assert!(world.path("backup/old=2Fapp").join(older.to_string()).join("generation.json").exists());

@@ -77,6 +77,7 @@ fn help_lists_the_exit_codes_and_every_command_explains_itself() {
         "compact",
         "copy",
         "rm",
+        "verify",
         "doctor",
         "config",
         "completions",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aquifer_testkit::app::{AppOptions, AppProcess, JournalMode, Language, check_log};
 use serde_json::Value;
 
-use crate::world::{Ran, World};
+use crate::world::{Ran, World, damage};
 
 /// Longer than anything here takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -264,6 +264,51 @@ fn metrics_and_health_are_served() {
         code.is_some()
     });
     assert_ne!(code.unwrap().code(), Some(0));
+}
+
+#[test]
+fn replica_that_cannot_be_restored_makes_the_daemon_unhealthy() {
+    let world = World::new();
+    world.database("app.db", 3);
+    let args = [
+        "replicate",
+        "app.db",
+        "--json",
+        "--metrics",
+        "127.0.0.1:0",
+        "--log-format",
+        "json",
+        "--verify-every",
+        "100ms",
+    ];
+    let mut daemon = Daemon::start(&world, &args);
+    daemon.wait_for("app.db", "idle");
+    let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
+    let mut wait_for_log = |what: &str| {
+        loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0);
+            if line.contains(what) {
+                return serde_json::from_str::<Value>(&line).unwrap();
+            }
+        }
+    };
+    let address = wait_for_log("/healthz")["fields"]["address"].as_str().unwrap().to_owned();
+    let get = |page: &str| {
+        let mut connection = TcpStream::connect(&address).unwrap();
+        write!(connection, "GET {page} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    wait_for_log("it can be restored");
+    assert!(get("/healthz").starts_with("HTTP/1.1 200"));
+    assert!(get("/metrics").contains("aquifer_last_verified_timestamp_seconds{database=\"app.db\"} 1"));
+    damage(&world, "app.db");
+    wait_for_log("VERIFICATION FAILED");
+    let health = get("/healthz");
+    assert!(health.starts_with("HTTP/1.1 503") && health.contains("0000000000000001.seg"), "{health}");
+    assert!(get("/metrics").contains("aquifer_verification_failed{database=\"app.db\"} 1"));
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! `restore`: any revision of what an application wrote, into a file that is whole or not there.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use aquifer_testkit::app::{AppOptions, AppProcess, Language, check_log};
 
-use crate::world::World;
+use crate::world::{World, damage, files};
 
 /// A database of 30 transactions, replicated at 10, 20 and 30.
 fn replicated() -> World {
@@ -74,12 +77,7 @@ fn missing_replica_is_an_error_unless_said_otherwise() {
 #[test]
 fn damage_is_an_error_that_names_the_object_and_leaves_no_file() {
     let world = replicated();
-    let json = world.run(&["ls", "app.db", "--json"]).ok().json();
-    let generation = json["generations"][0]["generation"].as_str().unwrap().to_owned();
-    let segment = world.path("aquifer-data/app.db").join(generation).join("0/0000000000000001.seg");
-    let mut bytes = std::fs::read(&segment).unwrap();
-    bytes[200] ^= 1;
-    std::fs::write(&segment, bytes).unwrap();
+    damage(&world, "app.db");
     let ran = world.run(&["restore", "app.db", "-o", "copy.db"]);
     assert_eq!(ran.code, 4, "{ran:?}");
     assert!(ran.stderr.contains("0/0000000000000001.seg"), "{ran:?}");
@@ -110,4 +108,66 @@ fn copied_generation_restores_from_its_new_store() {
     std::fs::remove_dir_all(world.path("aquifer-data")).unwrap();
     world.run(&["restore", "moved", "--store", "backup", "-o", "copy.db"]).ok();
     assert_eq!(check_log(&world.path("copy.db")).unwrap(), 30);
+}
+
+#[test]
+fn verification_proves_a_replica_and_finds_damage() {
+    let world = replicated();
+    let before = files(&world.path("."));
+    for args in [&["verify", "app.db", "--json"][..], &["verify", "app.db", "--all", "--deep", "--json"]] {
+        let json = world.run(args).ok().json();
+        assert_eq!(json["revision"]["txid"], 3);
+        assert_eq!(json["integrity_checked"], args.contains(&"--deep"));
+    }
+    let json = world.run(&["verify", "app.db", "--txid", "1", "--json"]).ok().json();
+    assert_eq!((&json["revision"]["txid"], &json["segments"]), (&1.into(), &1.into()));
+    assert_eq!(files(&world.path(".")), before);
+    damage(&world, "app.db");
+    for args in [&["verify", "app.db"][..], &["verify", "app.db", "--deep", "--temp-dir", "."]] {
+        let ran = world.run(args);
+        assert_eq!(ran.code, 4, "{ran:?}");
+        assert!(ran.stderr.contains("0/0000000000000001.seg"), "{ran:?}");
+    }
+}
+
+#[test]
+fn deep_verification_leaves_nothing_where_it_restored() {
+    let world = replicated();
+    std::fs::create_dir(world.path("scratch")).unwrap();
+    world.run(&["verify", "app.db", "--deep", "--temp-dir", "scratch"]).ok();
+    assert!(files(&world.path("scratch")).is_empty());
+}
+
+#[test]
+fn standby_follows_and_goes_on_after_a_kill() {
+    let world = World::new();
+    let mut app = AppProcess::start(Language::Rust, &world.path("app.db"), &AppOptions::default()).unwrap();
+    let mut ship = |count| {
+        app.commit(count).unwrap();
+        world.run(&["replicate", "--once", "app.db", "--json"]).ok().json()["databases"][0]["revision"]
+            .clone()
+    };
+    ship(5);
+    let args = ["restore", "app.db", "-o", "standby.db", "--follow", "--follow-interval", "20ms", "--json"];
+    for round in 1..4 {
+        // The first to start restores, the others go on where a killed one was.
+        let mut child = world.command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut steps = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut shipped = ship(5);
+        for _ in 0..2 {
+            loop {
+                let line = steps.next().unwrap().unwrap();
+                let step: serde_json::Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(step.get("restored_because"), None, "{step}");
+                if step["revision"] == shipped {
+                    break;
+                }
+            }
+            shipped = ship(5);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let there = check_log(&world.path("standby.db")).unwrap();
+        assert!(there >= 5 + (round - 1) * 15 + 10, "round {round}: {there}");
+    }
 }

@@ -143,3 +143,13 @@ pub(crate) fn files(root: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>>
     }
     found
 }
+
+/// Flips a bit among the pages of the first segment of a database's newest generation.
+pub(crate) fn damage(world: &World, name: &str) {
+    let json = world.run(&["ls", name, "--json"]).ok().json();
+    let generation = json["generations"][0]["generation"].as_str().unwrap();
+    let segment = format!("aquifer-data/{name}/{generation}/0/0000000000000001.seg");
+    let mut bytes = std::fs::read(world.path(&segment)).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(world.path(&segment), bytes).unwrap();
+}

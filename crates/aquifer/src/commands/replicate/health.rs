@@ -16,28 +16,26 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::verifier::Verifications;
 use crate::error::CliError;
 
+/// What both pages tell of.
 #[derive(Debug, Clone)]
-struct Watched {
-    replicator: Arc<Replicator>,
-    lag_bound: Duration,
+pub(super) struct Watched {
+    pub(super) replicator: Arc<Replicator>,
+    /// Lag beyond which a database is unhealthy.
+    pub(super) lag_bound: Duration,
+    pub(super) verifications: Verifications,
 }
 
 /// Serves both pages until the task is aborted. Port 0 takes a free one; the log says which.
-pub(super) async fn serve(
-    address: SocketAddr,
-    replicator: Arc<Replicator>,
-    lag_bound: Duration,
-) -> Result<JoinHandle<()>, CliError> {
+pub(super) async fn serve(address: SocketAddr, watched: Watched) -> Result<JoinHandle<()>, CliError> {
     let failed = |source| CliError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     tracing::info!(%address, "serving /metrics and /healthz");
-    let pages = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
-        .with_state(Watched { replicator, lag_bound });
+    let pages =
+        Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthz)).with_state(watched);
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, pages).await {
             tracing::error!(%error, "metrics are not served any more");
@@ -47,17 +45,22 @@ pub(super) async fn serve(
 
 async fn healthz(State(watched): State<Watched>) -> impl IntoResponse {
     let statuses = watched.replicator.status();
+    let verifications = watched.verifications.get();
     let unhealthy: Vec<_> = statuses
         .iter()
-        .filter(|status| !status.is_healthy(watched.lag_bound))
-        .map(|status| {
+        .filter_map(|status| {
+            let failed = verifications.get(&status.name).and_then(|of| of.failure.clone());
+            if failed.is_none() && status.is_healthy(watched.lag_bound) {
+                return None;
+            }
             let (state, reason) = state(&status.state);
-            json!({
+            Some(json!({
+                "verification": failed,
                 "name": status.name,
                 "state": state,
                 "reason": reason,
                 "lag_seconds": status.lag().as_secs_f64(),
-            })
+            }))
         })
         .collect();
     let code = if unhealthy.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -67,7 +70,7 @@ async fn healthz(State(watched): State<Watched>) -> impl IntoResponse {
 }
 
 async fn metrics(State(watched): State<Watched>) -> impl IntoResponse {
-    let text = render(&watched.replicator.status(), &watched.replicator, watched.lag_bound);
+    let text = render(&watched);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
@@ -103,7 +106,8 @@ const DATABASE_METRICS: [Metric; 8] = [
     ("aquifer_errors_total", "counter", "Puts and other steps that failed.", |s| s.errors as f64),
 ];
 
-fn render(statuses: &[ReplicaStatus], replicator: &Replicator, lag_bound: Duration) -> String {
+fn render(watched: &Watched) -> String {
+    let (statuses, verifications) = (watched.replicator.status(), watched.verifications.get());
     let mut text = String::new();
     let head = |text: &mut String, name: &str, kind: &str, help: &str| {
         // Writing to a string cannot fail.
@@ -111,16 +115,35 @@ fn render(statuses: &[ReplicaStatus], replicator: &Replicator, lag_bound: Durati
     };
     for (name, kind, help, value) in DATABASE_METRICS {
         head(&mut text, name, kind, help);
-        for status in statuses {
+        for status in &statuses {
             let _ = writeln!(text, "{name}{{database=\"{}\"}} {}", label(&status.name), value(status));
         }
     }
     head(&mut text, "aquifer_healthy", "gauge", "1 if the database is within its lag bound and replicated.");
-    for status in statuses {
-        let healthy = u8::from(status.is_healthy(lag_bound));
+    for status in &statuses {
+        let healthy = u8::from(status.is_healthy(watched.lag_bound));
         let _ = writeln!(text, "aquifer_healthy{{database=\"{}\"}} {healthy}", label(&status.name));
     }
-    let store = replicator.store();
+    head(
+        &mut text,
+        "aquifer_last_verified_timestamp_seconds",
+        "gauge",
+        "When it was last proven restorable.",
+    );
+    for (name, of) in &verifications {
+        if let Some((at, _)) = of.proven {
+            let seconds = at.as_millis() as f64 / 1000.0;
+            let name = label(name);
+            let _ =
+                writeln!(text, "aquifer_last_verified_timestamp_seconds{{database=\"{name}\"}} {seconds}");
+        }
+    }
+    head(&mut text, "aquifer_verification_failed", "gauge", "1 if the last verification failed.");
+    for (name, of) in &verifications {
+        let failed = u8::from(of.failure.is_some());
+        let _ = writeln!(text, "aquifer_verification_failed{{database=\"{}\"}} {failed}", label(name));
+    }
+    let store = watched.replicator.store();
     let counts = store.counts();
     head(&mut text, "aquifer_store_requests_total", "counter", "Requests sent to the store, by kind.");
     for (kind, count) in counts.by_kind() {

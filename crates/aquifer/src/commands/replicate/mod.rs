@@ -5,12 +5,13 @@ mod discovery;
 mod health;
 mod once;
 mod run;
+mod verifier;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aquifer_log::{DatabaseName, Store};
+use aquifer_log::{DatabaseName, Retention, Store};
 use aquifer_replicate::{ReplicaOptions, Replicator};
 use clap::Args;
 
@@ -125,6 +126,7 @@ impl Replicate {
         if let Some(most) = flags.max_staging {
             options.max_staging = most.0;
         }
+        options.upkeep.retention = flags.retain.map(|window| Retention::of(window.0));
         options
     }
 

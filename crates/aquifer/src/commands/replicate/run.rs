@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::child::{self, Signals};
 use super::discovery::Discovery;
-use super::health;
+use super::health::{self, Watched};
+use super::verifier::{self, Verifications};
 use super::{Replicate, Sources, database_name};
 use crate::commands::restore::{is_no_replica, show_progress};
 use crate::config::DatabaseEntry;
@@ -62,8 +63,12 @@ pub(super) async fn replicate(
     }
     let flags = &session.settings.replicate;
     let lag_bound = flags.lag_bound.map_or(LAG_BOUND, |bound| bound.0);
+    let verifications = Verifications::default();
     let server = match flags.metrics {
-        Some(address) => Some(health::serve(address, Arc::clone(&replicator), lag_bound).await?),
+        Some(address) => {
+            let (replicator, verifications) = (Arc::clone(&replicator), verifications.clone());
+            Some(health::serve(address, Watched { replicator, lag_bound, verifications }).await?)
+        }
         None => None,
     };
     session.remark(&format!(
@@ -75,7 +80,19 @@ pub(super) async fn replicate(
         replicator.store().url()
     ));
     let ended = {
+        let verifying = async {
+            match flags.verify_every {
+                Some(every) => verifier::run(&replicator, every.0, &verifications).await,
+                None => std::future::pending().await,
+            }
+        };
         let watching = watch(command, session, &replicator, &mut discovery);
+        let watching = async {
+            tokio::select! {
+                stopped = watching => stopped,
+                () = verifying => unreachable!("it goes on for ever"),
+            }
+        };
         if command.command.is_empty() {
             tokio::select! {
                 stopped = watching => stopped,
@@ -124,9 +141,10 @@ async fn finish(
 ) -> Result<Exit, CliError> {
     let shutdown = async {
         settle_waiting(&replicator).await?;
-        match Arc::into_inner(replicator) {
-            Some(replicator) => replicator.shutdown().await,
-            None => unreachable!("the server that shared it has ended"),
+        match Arc::try_unwrap(replicator) {
+            Ok(replicator) => replicator.shutdown().await,
+            // A page is being served right now. What is shipped is the same.
+            Err(replicator) => replicator.sync().await.map(drop),
         }
     };
     let shut = tokio::select! {
