@@ -14,7 +14,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url: StoreUrl = arguments.next().unwrap_or_else(|| "./aquifer-data".into()).parse()?;
 
     let app = rusqlite::Connection::open(&path)?;
-    app.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS log(n INTEGER PRIMARY KEY, at TEXT)")?;
+    app.execute_batch(
+        "PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS log(n INTEGER PRIMARY KEY, at TEXT)",
+    )?;
 
     let replicator = Replicator::builder(Store::open(&url)?).start();
     let name = replicator.add(&path, None)?;
@@ -22,7 +24,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         app.execute("INSERT INTO log(at) VALUES(datetime())", [])?;
         // Returns when the row is in the store.
         let revision = replicator.sync_database(&name).await?;
-        println!("row {} is durable in {}", app.last_insert_rowid(), revision.ok_or("nothing was committed")?);
+        println!(
+            "row {} is durable in {}",
+            app.last_insert_rowid(),
+            revision.ok_or("nothing was committed")?
+        );
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

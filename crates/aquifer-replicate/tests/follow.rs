@@ -277,4 +277,9 @@ async fn a_killed_follower_leaves_a_standby_that_goes_on() {
     }
     assert_eq!(follower.revision().txid, scene.history.head());
     scene.assert_caught_up();
+    let ours = ["source.db", "standby.db", ".standby.db-aquifer-follow", "store"];
+    for entry in fs::read_dir(scene.dir.path()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(ours.iter().any(|ours| name.starts_with(ours)), "{name} was left");
+    }
 }

@@ -74,7 +74,8 @@ impl FollowError {
     pub fn is_transient(&self) -> bool {
         match self {
             FollowError::Restore(error) => error.is_transient(),
-            FollowError::Plan(PlanError::Log(error)) | FollowError::Log(error) => error.is_transient(),
+            FollowError::Plan(error) => error.is_transient(),
+            FollowError::Log(error) => error.is_transient(),
             FollowError::Sqlite(error) => error.is_transient(),
             _ => false,
         }

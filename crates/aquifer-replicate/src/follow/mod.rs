@@ -40,6 +40,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const POLLS_PER_LOOK: u32 = 10;
 
 /// Begins to follow a database into a file.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use aquifer_log::store::{Store, StoreUrl};
+/// use aquifer_replicate::follow::{FollowBuilder, FollowEvent};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Store::open(&"s3://backups/prod".parse::<StoreUrl>()?)?;
+/// let mut follower = FollowBuilder::new(store, "app.db".parse()?, "standby.db").start().await?;
+/// let report = |event: FollowEvent<'_>| println!("{event:?}");
+/// match follower.run(Duration::from_secs(1), report).await? {}
+/// # }
+/// ```
 #[must_use = "it follows nothing before `start` is called"]
 pub struct FollowBuilder {
     database: DatabaseStore,

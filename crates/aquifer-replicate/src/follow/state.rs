@@ -63,15 +63,18 @@ impl State {
         }
     }
 
-    /// Makes it durable.
+    /// Makes it durable. The lock is held: nobody else writes it.
     pub(super) fn save(&self, database: &Path) -> io::Result<()> {
         let path = path(database);
-        let directory = path.parent().unwrap_or(Path::new("."));
-        let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
-        temporary.write_all(&self.encode())?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(&path)?;
-        File::open(directory)?.sync_all()
+        // Always of the same name, so that kills leave at most one, and the next save replaces it.
+        let mut new = path.clone().into_os_string();
+        new.push(".new");
+        let mut file = File::create(&new)?;
+        file.write_all(&self.encode())?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -121,6 +121,7 @@ impl RestoreError {
     /// Whether the same call may succeed later without anybody changing a setting.
     pub fn is_transient(&self) -> bool {
         match self {
+            RestoreError::Plan(error) => error.is_transient(),
             RestoreError::Log(error) => error.is_transient(),
             RestoreError::TargetInUse { .. } => true,
             RestoreError::Sqlite(error) => error.is_transient(),
