@@ -213,6 +213,21 @@ async fn a_standby_that_someone_wrote_to_is_put_right() {
 }
 
 #[tokio::test]
+async fn a_step_larger_than_the_memory_limit_is_still_one_transaction() {
+    let mut scene = Scene::new().await;
+    // Raised to 16 MiB, half of which is for changes.
+    let mut follower = scene.builder().memory_limit(0).start().await.unwrap();
+    let reader = scene.reader();
+    check(&reader);
+    scene.commit("INSERT INTO a SELECT n, randomblob(40000) FROM i; INSERT INTO b SELECT n FROM i").await;
+    let followed = step(&mut follower).await;
+    assert!(followed.pages_written > 2900 && followed.restored_because.is_none(), "{followed:?}");
+    check(&reader);
+    drop(reader);
+    scene.assert_caught_up();
+}
+
+#[tokio::test]
 async fn where_the_way_is_gone_the_standby_is_restored() {
     let mut scene = Scene::new().await;
     let mut follower = scene.follow().await;
