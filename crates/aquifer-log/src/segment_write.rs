@@ -161,6 +161,7 @@ mod tests {
     use crate::plan::{Plan, Target};
     use crate::snapshot::snapshot_of;
     use crate::store::Store;
+    use crate::verify::{Scope, verify};
 
     const PAGES: u32 = 600;
 
@@ -220,7 +221,8 @@ mod tests {
         let steps: Vec<_> = plan.steps.iter().map(|step| step.handle.clone()).collect();
         let segment = SegmentKey::snapshot(plan.revision.txid).unwrap();
         let write = || async {
-            let merge = Merge::new(&steps).unwrap();
+            // Group by group, so that the merge has to wait for each.
+            let merge = Merge::with_pieces(&steps, 1).unwrap();
             write_merged_in_pieces(&db, generation, segment, merge, plan.stored_bytes(), 100_000)
                 .await
                 .unwrap()
@@ -251,7 +253,40 @@ mod tests {
         assert_eq!(objects.len(), 2, "{objects:?}");
         let writer = info.meta().writer;
         assert!(objects.iter().any(|(kind, _)| *kind == ObjectKind::Companion { segment, writer }));
+        verify(&db, None, Target::Latest, Scope::All, |_| ()).await.unwrap();
         let again = snapshot_of(&db, &Plan::make(&db, None, Target::Latest).await.unwrap()).await.unwrap();
         assert!(again.written.is_none());
+    }
+
+    #[tokio::test]
+    async fn verification_reads_also_the_bytes_that_a_restore_need_not() {
+        let store = Store::open(&"memory://".parse().unwrap()).unwrap();
+        let db = DatabaseStore::new(store.clone(), "large.db".parse().unwrap());
+        let generation = two_txids(&db).await;
+        let plan = Plan::make(&db, None, Target::Latest).await.unwrap();
+        let steps: Vec<_> = plan.steps.iter().map(|step| step.handle.clone()).collect();
+        let segment = SegmentKey::snapshot(plan.revision.txid).unwrap();
+        let merge = Merge::new(&steps).unwrap();
+        write_merged_in_pieces(&db, generation, segment, merge, 1, 100_000).await.unwrap();
+        let snapshot = db.open_segment(generation, segment).await.unwrap();
+        assert_ne!(snapshot.key(), snapshot.groups_key());
+
+        // Headers, which are not covered by what is read of the end, and what follows the last group.
+        for handle in [&snapshot, &steps[0]] {
+            for key in [handle.key(), handle.groups_key()] {
+                let object = store.get(key).await.unwrap();
+                let mut header = object.to_vec();
+                header[0] ^= 1;
+                let mut longer = object.to_vec();
+                longer.push(0);
+                for damaged in [header, longer] {
+                    store.put(key, damaged).await.unwrap();
+                    let found = verify(&db, None, Target::Latest, Scope::All, |_| ()).await;
+                    assert!(matches!(found, Err(crate::PlanError::Log(_))), "{key}: {found:?}");
+                }
+                store.put(key, object).await.unwrap();
+            }
+        }
+        verify(&db, None, Target::Latest, Scope::All, |_| ()).await.unwrap();
     }
 }

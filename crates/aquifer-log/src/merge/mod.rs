@@ -61,8 +61,13 @@ impl Merge {
     /// Without segments, and with more than a few hundred.
     pub fn new(segments: &[SegmentHandle]) -> Result<Merge, LogError> {
         assert!((1..=2 * MAX_INPUTS).contains(&segments.len()), "{} segments to merge", segments.len());
-        let meta = joined(segments)?;
         let piece = (WINDOW / (AHEAD * segments.len()) as u64).clamp(*PIECE.start(), *PIECE.end());
+        Merge::with_pieces(segments, piece)
+    }
+
+    /// As [`Merge::new`]; so many bytes are fetched of a segment at once, or one group.
+    pub(crate) fn with_pieces(segments: &[SegmentHandle], piece: u64) -> Result<Merge, LogError> {
+        let meta = joined(segments)?;
         let sources = segments.iter().map(|handle| Source {
             pieces: handle.pieces(0..handle.info().groups().len(), piece).into(),
             handle: handle.clone(),

@@ -193,6 +193,13 @@ async fn generations_outside_the_window_go_and_what_a_fork_builds_on_stays() {
     for txid in 1..=9 {
         oldest.assert_restores(txid).await;
     }
+    // Time goes on, and the window begins where it began.
+    let almost = GRACE.checked_sub(Duration::from_millis(1)).unwrap();
+    let just_before = Timestamp::from_millis(now.as_millis() + almost.as_millis() as i64);
+    let waiting =
+        retain(&db, &Retention { window: WINDOW + almost, grace: GRACE }, just_before).await.unwrap();
+    assert!(waiting.deleted == 0 && waiting.removed.is_empty(), "{waiting:?}");
+    oldest.assert_restores(9).await;
     let later = Timestamp::from_millis(now.as_millis() + GRACE.as_millis() as i64);
     let second = retain(&db, &Retention { window: WINDOW + GRACE, grace: GRACE }, later).await.unwrap();
     assert_eq!(second.removed, [oldest.generation]);
@@ -234,6 +241,28 @@ async fn an_older_generation_stays_while_the_window_reaches_back_to_it() {
     retain_from(&new, 45, WINDOW, Duration::ZERO).await;
     assert!(old.db.generation_record(old.generation).await.unwrap().is_none());
     assert_restores_from(&new, 45).await;
+}
+
+#[tokio::test]
+async fn the_last_revision_of_an_older_generation_stays_while_the_window_begins_after_it() {
+    let store = memory();
+    let old = History::of(&store, 59, 10).await;
+    let new = History::of(&store, 60, 40).await;
+    for txid in 1..=30 {
+        new.delete(SegmentKey::shipped(Txid::new(txid))).await;
+    }
+    // As if it had begun with the commit of txid 30.
+    new.put(SegmentKey::snapshot(Txid::new(30)).unwrap(), new.merged(1, 30)).await;
+    let retained = retain_from(&new, 25, WINDOW, Duration::ZERO).await;
+    assert!(retained.removed.is_empty());
+    // At the beginning of the window the database was this.
+    old.assert_restores(10).await;
+    let plan = Plan::make(&new.db, None, Target::Timestamp(commit_time(27))).await.unwrap();
+    assert_eq!((plan.generation, plan.revision.txid.get()), (old.generation, 10));
+
+    let retained = retain_from(&new, 35, WINDOW, Duration::ZERO).await;
+    assert_eq!(retained.removed, [old.generation]);
+    assert_restores_from(&new, 35).await;
 }
 
 /// Refuses request number `n`, from 0, and all after it: as if the process had died there.

@@ -163,3 +163,26 @@ async fn levels_that_disagree_are_found() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn pages_that_do_not_add_up_to_the_databases_checksum_are_found() {
+    let store = memory();
+    let history = History::of(&store, 97, 1).await;
+    // Every page is what it says; the whole is not.
+    let (info, object) = &history.segments[0];
+    let segment = SegmentBytes::parse(object).unwrap();
+    let mut forged = SegmentEncoder::new(info.meta().page_size, CompressionLevel::SHIP);
+    let mut cursor = segment.entries();
+    while let Some(entry) = cursor.next().unwrap() {
+        forged.push_entry(&entry);
+    }
+    let mut meta = info.meta().clone();
+    meta.checksum_after.toggle(PageHash::from_u64(1));
+    let mut bytes = std::mem::take(forged.output());
+    bytes.extend(forged.finish(&meta).unwrap().tail);
+    history.put(SegmentKey::shipped(Txid::FIRST), bytes.into()).await;
+    let found = verify_it(&history, Target::Latest, Scope::Plan).await;
+    assert!(matches!(found, Err(PlanError::Log(LogError::NotWhole { .. }))), "{found:?}");
+    let refused = snapshot(&history.db, None, Target::Latest).await;
+    assert!(matches!(refused, Err(PlanError::Log(LogError::NotWhole { .. }))), "{refused:?}");
+}
