@@ -40,8 +40,8 @@ impl Stage {
     }
 
     fn restore_to(&self, to: &Path) -> Command {
-        let mut restore = self.aquifer(&["restore", "app.db", "--force", "-o"]);
-        restore.arg(to);
+        let mut restore = self.aquifer(&["restore", "app.db", "--force"]);
+        restore.arg("-o").arg(to);
         restore
     }
 
