@@ -76,6 +76,7 @@ impl Report for Done {
         let bytes = self.segments.iter().map(|made| made.bytes).sum();
         match self.segments.len() {
             0 => writeln!(out, "'{}': nothing is due", self.name),
+            1 => writeln!(out, "'{}': made 1 segment, {}", self.name, Bytes(bytes)),
             n => writeln!(out, "'{}': made {n} segments, {}", self.name, Bytes(bytes)),
         }
     }

@@ -107,7 +107,10 @@ impl Report for Facts {
             ("store", self.store.clone()),
             (
                 "generation",
-                format!("{} (newest first: `ls` lists all {})", self.generation, self.generations),
+                match self.generations {
+                    1 => self.generation.to_string(),
+                    n => format!("{}, one of {n} (`aquifer ls {}` lists them)", self.generation, self.name),
+                },
             ),
             ("created", show(self.record.created_at)),
             ("source", text(&self.record.source)),

@@ -190,6 +190,21 @@ mod tests {
     }
 
     #[test]
+    fn documented_example_is_valid_and_shows_every_key() {
+        let docs = include_str!("../../../../docs/operations.md");
+        let (_, section) = docs.split_once("## Configuration file").unwrap();
+        let (example, _) = section.split_once("`aquifer config check").unwrap();
+        let example: String = example
+            .lines()
+            .filter_map(|line| line.strip_prefix("    "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = parse(&example).unwrap();
+        assert_eq!(config.replicate.given().len(), keys_of::<ReplicateFlags>().len());
+        assert_eq!((config.database.len(), config.directory.len()), (1, 1));
+    }
+
+    #[test]
     fn unknown_key_is_told_with_its_place_and_the_nearest_known_one() {
         let error = parse("store = \"x\"\n\n[replicate]\n  intervall = \"1s\"\n").unwrap_err().to_string();
         assert!(

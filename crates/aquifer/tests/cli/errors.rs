@@ -61,6 +61,9 @@ fn store_that_does_not_answer_has_its_own_code() {
     let ran = world.run_with(&["ls", "--store", &url], &environment);
     assert_eq!(ran.code, 6, "{ran:?}");
     assert!(ran.stderr.contains(&format!("127.0.0.1:{port}")), "{ran:?}");
+    world.database("app.db", 1);
+    let ran = world.run_with(&["replicate", "--once", "app.db", "--store", &url], &environment);
+    assert_eq!(ran.code, 6, "{ran:?}");
 }
 
 #[test]

@@ -10,4 +10,6 @@ mod ls;
 mod replicate;
 mod restore;
 mod rm;
+mod stores;
+mod terminal;
 mod world;

@@ -249,6 +249,11 @@ fn metrics_and_health_are_served() {
     let metrics = get("/metrics");
     assert!(metrics.contains("aquifer_durable_txid{database=\"app.db\"} 1\n"), "{metrics}");
     assert!(metrics.contains("aquifer_fencing 1\n") && metrics.contains("kind=\"create\""), "{metrics}");
+    let docs = include_str!("../../../../docs/operations.md");
+    for line in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(docs.contains(name), "docs/operations.md lacks {name}");
+    }
     let health = get("/healthz");
     assert!(health.starts_with("HTTP/1.1 200") && health.contains("\"healthy\":true"), "{health}");
     // The generation is taken over by another writer: this one must stop, and say so.

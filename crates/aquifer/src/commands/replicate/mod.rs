@@ -106,7 +106,7 @@ impl Replicate {
 
     /// The replicator, with no databases yet.
     async fn replicator(&self, session: &Session) -> Result<Replicator, CliError> {
-        let store = fit_for_writing(session.store()?, session).await?;
+        let store = fit_for_writing(session.store()?, session, self.once).await?;
         let mut builder = Replicator::builder(store).options(self.options(session));
         if let Some(requests) = session.settings.replicate.max_requests_per_hour {
             builder = builder.max_requests_per_hour(requests);
@@ -158,10 +158,10 @@ fn database_name(database: &DatabaseEntry) -> Result<DatabaseName, CliError> {
 }
 
 /// Finds out whether the store keeps writers apart, and works without if not: loudly.
-async fn fit_for_writing(store: Store, session: &Session) -> Result<Store, CliError> {
-    // The promise is one of the store's software: an outage at the start does not change it.
+async fn fit_for_writing(store: Store, session: &Session, once: bool) -> Result<Store, CliError> {
+    // The promise is one of the store's software: an outage at the start does not change it. Who ships once is told.
     let capabilities = match store.probe().await {
-        Err(e) if e.is_transient() => {
+        Err(e) if e.is_transient() && !once => {
             tracing::warn!(error = %e, "the store cannot be reached yet; going on");
             return Ok(store);
         }
