@@ -70,6 +70,9 @@ pub(crate) enum CliError {
     #[error("{} could not be shipped: {reason}", path.display())]
     Unreadable { path: PathBuf, reason: String },
 
+    #[error(transparent)]
+    Build(aquifer_sqlite::Error),
+
     #[error("cannot serve metrics on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
 
@@ -140,6 +143,7 @@ impl CliError {
             CliError::Store(e) => of_store(e),
             CliError::Declined
             | CliError::Unreadable { .. }
+            | CliError::Build(_)
             | CliError::Listen { .. }
             | CliError::File { .. }
             | CliError::Output(_)

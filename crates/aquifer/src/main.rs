@@ -9,6 +9,7 @@ mod config;
 mod copy;
 mod error;
 mod exit;
+mod fencing;
 mod logging;
 mod output;
 mod progress;

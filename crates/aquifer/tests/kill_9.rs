@@ -124,7 +124,10 @@ fn kill_9_of_anything_at_any_time_loses_nothing_and_tears_nothing() {
         } else {
             terminate(daemon);
             let durable = stage.restore();
-            assert!(durable >= committed, "round {round} ({what}): {durable} durable of {committed} committed");
+            assert!(
+                durable >= committed,
+                "round {round} ({what}): {durable} durable of {committed} committed"
+            );
         }
         let n = check_log(&stage.database).unwrap();
         assert!(n >= committed, "round {round} ({what}): the database itself lost {committed}, it has {n}");

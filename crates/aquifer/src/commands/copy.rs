@@ -12,6 +12,7 @@ use crate::commands::verify::prove;
 use crate::copy::{ancestry, copy_generation};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::fencing::Fencing;
 use crate::output::Report;
 use crate::session::Session;
 use crate::units::Bytes;
@@ -101,8 +102,8 @@ impl Copy {
     /// A store that ignores the condition of a put-if-absent is looked at before it is written to.
     async fn destination(&self) -> Result<Store, CliError> {
         let store = Store::open(&self.destination)?;
-        let capabilities = store.probe().await?;
-        Ok(if capabilities.put_if_absent.is_honoured() { store } else { store.unfenced() })
+        let found = Fencing::probe(&store).await?;
+        Ok(if found.fenced { store } else { store.unfenced() })
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::commands::ls::write_levels;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::fencing::Fencing;
 use crate::output::{Report, write_fields};
 use crate::session::Session;
 use crate::survey::Survey;
@@ -40,6 +41,8 @@ struct Facts {
     head: Option<Head>,
     survey: Survey,
     owner: Option<OwnerRecord>,
+    /// Whether the store keeps two writers apart; `None` while nobody has found out.
+    fencing: Option<Fencing>,
     /// What it cost to find this out.
     requests: RequestCounts,
 }
@@ -74,6 +77,7 @@ impl Info {
             head,
             survey,
             owner: database.owner().await?,
+            fencing: Fencing::remembered(database.store()).await?,
             requests: database.store().counts(),
         })?;
         Ok(Exit::Ok)
@@ -143,6 +147,17 @@ impl Report for Facts {
         fields.push((
             "in the store",
             format!("{} in {} objects", Bytes(self.survey.bytes), self.survey.objects),
+        ));
+        fields.push((
+            "fencing",
+            match &self.fencing {
+                None => "not known yet: `aquifer doctor` finds out".to_owned(),
+                Some(Fencing { fenced: true, .. }) => "two writers are kept apart".to_owned(),
+                Some(Fencing { seen, .. }) => format!(
+                    "NONE: the store does not keep two writers apart ({})",
+                    seen.as_deref().unwrap_or("it was not said why")
+                ),
+            },
         ));
         write_fields(out, &fields)?;
         write_levels(out, &self.survey)

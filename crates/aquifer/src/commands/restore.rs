@@ -166,6 +166,7 @@ impl Restore {
 
     /// Until interrupted, or an error that waiting does not mend.
     async fn follow(&self, session: &Session) -> Result<Exit, CliError> {
+        aquifer_sqlite::check_build().map_err(CliError::Build)?;
         let database = match self.database(session).await {
             Err(e) if self.if_replica_exists && is_no_replica(&e) => {
                 let (outcome, output) = ("no-replica", self.output.clone());

@@ -194,12 +194,8 @@ mod tests {
         let docs = include_str!("../../../../docs/operations.md");
         let (_, section) = docs.split_once("## Configuration file").unwrap();
         let (example, _) = section.split_once("`aquifer config check").unwrap();
-        let example: String = example
-            .lines()
-            .filter_map(|line| line.strip_prefix("    "))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        let config = parse(&example).unwrap();
+        let example: Vec<&str> = example.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+        let config = parse(&example.join("\n")).unwrap();
         assert_eq!(config.replicate.given().len(), keys_of::<ReplicateFlags>().len());
         assert_eq!((config.database.len(), config.directory.len()), (1, 1));
     }

@@ -268,7 +268,7 @@ fn metrics_and_health_are_served() {
         code = daemon.child.try_wait().unwrap();
         code.is_some()
     });
-    assert_ne!(code.unwrap().code(), Some(0));
+    assert_eq!(code.unwrap().code(), Some(5));
 }
 
 #[test]

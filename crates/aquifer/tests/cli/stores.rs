@@ -18,13 +18,16 @@ fn databases_go_to_s3_and_come_back() {
         let run = |args: &[&str]| world.run_with(args, &environment).ok();
         let ran = run(&["replicate", "--once", "app.db"]);
         assert_eq!(ran.stderr.contains("does not keep two writers"), warned, "{ran:?}");
+        let info = run(&["info", "app.db", "--json"]).json();
+        assert_eq!(info["fencing"]["fenced"], !warned);
+        assert_eq!(run(&["info", "app.db"]).stdout.contains("NONE: the store does not keep"), warned);
         run(&["verify", "app.db", "--deep"]);
         run(&["snapshot", "app.db"]);
         run(&["restore", "app.db", "-o", "copy.db"]);
         assert_eq!(check_log(&world.path("copy.db")).unwrap(), 12);
         run(&["copy", "app.db", "a directory"]);
         run(&["rm", "app.db", "--yes"]);
-        assert!(server.keys().is_empty(), "{:?}", server.keys());
+        assert_eq!(server.keys(), ["fleet/.aquifer/fencing.json"]);
         world.run(&["copy", "app.db", "--store", "a directory", "back"]).ok();
         world.run(&["restore", "app.db", "--store", "back", "-o", "again.db"]).ok();
         assert_eq!(check_log(&world.path("again.db")).unwrap(), 12);

@@ -18,6 +18,7 @@ use clap::Args;
 use crate::config::{DatabaseEntry, DirectoryEntry, ReplicateFlags};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::fencing::Fencing;
 use crate::session::Session;
 
 /// Replicate databases into the store, for as long as it runs
@@ -69,6 +70,7 @@ impl Replicate {
     }
 
     pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
+        aquifer_sqlite::check_build().map_err(CliError::Build)?;
         let sources = self.sources(session)?;
         if self.once {
             return once::ship(self, session, &sources).await;
@@ -160,14 +162,14 @@ fn database_name(database: &DatabaseEntry) -> Result<DatabaseName, CliError> {
 /// Finds out whether the store keeps writers apart, and works without if not: loudly.
 async fn fit_for_writing(store: Store, session: &Session, once: bool) -> Result<Store, CliError> {
     // The promise is one of the store's software: an outage at the start does not change it. Who ships once is told.
-    let capabilities = match store.probe().await {
+    let found = match Fencing::probe(&store).await {
         Err(e) if e.is_transient() && !once => {
             tracing::warn!(error = %e, "the store cannot be reached yet; going on");
             return Ok(store);
         }
-        capabilities => capabilities?,
+        found => found?,
     };
-    if capabilities.put_if_absent.is_honoured() {
+    if found.fenced {
         return Ok(store);
     }
     session.remark(
