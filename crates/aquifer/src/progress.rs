@@ -107,7 +107,7 @@ fn lock(lines: &Mutex<Lines>) -> std::sync::MutexGuard<'_, Lines> {
 
 fn style(known: bool) -> ProgressStyle {
     let template = if known {
-        "{msg} [{bar:30}] {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left"
+        "{msg} [{bar:20}] {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left"
     } else {
         "{msg} {spinner} {binary_bytes} {elapsed}"
     };

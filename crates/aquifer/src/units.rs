@@ -172,6 +172,11 @@ impl TryFrom<String> for Length {
     }
 }
 
+/// `1 segment`, `2 segments`.
+pub(crate) fn count(n: u64, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

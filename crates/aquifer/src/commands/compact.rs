@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::output::Report;
 use crate::session::Session;
 use crate::survey::Survey;
-use crate::units::Bytes;
+use crate::units::{Bytes, count};
 
 /// Compact what is due: runs of small segments become larger ones
 ///
@@ -76,8 +76,7 @@ impl Report for Done {
         let bytes = self.segments.iter().map(|made| made.bytes).sum();
         match self.segments.len() {
             0 => writeln!(out, "'{}': nothing is due", self.name),
-            1 => writeln!(out, "'{}': made 1 segment, {}", self.name, Bytes(bytes)),
-            n => writeln!(out, "'{}': made {n} segments, {}", self.name, Bytes(bytes)),
+            n => writeln!(out, "'{}': made {}, {}", self.name, count(n as u64, "segment"), Bytes(bytes)),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::fencing::Fencing;
 use crate::output::Report;
 use crate::session::Session;
-use crate::units::Bytes;
+use crate::units::{Bytes, count};
 
 /// Copy a generation to another store
 ///
@@ -128,9 +128,9 @@ impl Report for Done {
         }
         writeln!(
             out,
-            "{} in {} objects; {} were there already",
+            "{} in {}; {} there already",
             Bytes(self.bytes),
-            self.objects,
+            count(self.objects, "object"),
             self.present
         )?;
         match self.verified {

@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::output::Report;
 use crate::session::Session;
 use crate::time::{parse_moment, show};
-use crate::units::{Bytes, Length};
+use crate::units::{Bytes, Length, count};
 
 /// Restore a database into a file, at its newest revision or at any other
 ///
@@ -130,10 +130,11 @@ impl Report for Step {
         let Step { revision, pages_written, .. } = self;
         writeln!(
             out,
-            "at txid {} of generation {}, last commit {}: {pages_written} pages",
+            "at txid {} of generation {}, last commit {}: {}",
             revision.txid,
             revision.generation,
-            show(self.last_commit)
+            show(self.last_commit),
+            count(u64::from(*pages_written), "page")
         )
     }
 }
@@ -324,10 +325,10 @@ impl Report for Done {
         let millis = u64::try_from(facts.duration_ms).unwrap_or(u64::MAX);
         writeln!(
             out,
-            "{} from {} in {} segments, {}; all checksums verified",
+            "{} from {} in {}, {}; all checksums verified",
             Bytes(size),
             Bytes(facts.bytes_fetched),
-            facts.segments,
+            count(facts.segments as u64, "segment"),
             Length(std::time::Duration::from_millis(millis))
         )
     }

@@ -15,7 +15,7 @@ use crate::output::Report;
 use crate::session::Session;
 use crate::survey::Survey;
 use crate::time::{parse_moment_or_age, show};
-use crate::units::Bytes;
+use crate::units::{Bytes, count};
 
 /// Delete a database from the store, or some of its generations, at once and for good
 ///
@@ -157,8 +157,13 @@ impl Report for Done {
     fn human(&self, out: &mut dyn Write) -> io::Result<()> {
         match self.generations.len() {
             0 => writeln!(out, "'{}': nothing to delete", self.name)?,
-            1 => writeln!(out, "deleted 1 generation of '{}', {} objects", self.name, self.objects)?,
-            n => writeln!(out, "deleted {n} generations of '{}', {} objects", self.name, self.objects)?,
+            n => writeln!(
+                out,
+                "deleted {} of '{}', {}",
+                count(n as u64, "generation"),
+                self.name,
+                count(self.objects, "object")
+            )?,
         }
         for id in &self.kept {
             writeln!(out, "kept {id}: a newer generation builds on it")?;

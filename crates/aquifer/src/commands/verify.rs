@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::output::Report;
 use crate::session::Session;
 use crate::time::show;
-use crate::units::{Bytes, Length};
+use crate::units::{Bytes, Length, count};
 
 /// Prove that a database can be restored, without writing it out
 ///
@@ -145,10 +145,10 @@ impl Report for Proof {
         let millis = u64::try_from(self.duration_ms).unwrap_or(u64::MAX);
         writeln!(
             out,
-            "{} pages, {} in {} segments, {}{}",
-            self.pages,
+            "{}, {} in {}, {}{}",
+            count(self.pages, "page"),
             Bytes(self.bytes),
-            self.segments,
+            count(self.segments, "segment"),
             Length(std::time::Duration::from_millis(millis)),
             if self.integrity_checked { "; integrity_check ok" } else { "" }
         )

@@ -1,7 +1,10 @@
 //! The whole way over S3's protocol, on a store that keeps its promises and on one that does not.
 
-use aquifer_testkit::app::check_log;
-use aquifer_testkit::s3_server::{Conditions, S3Server};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use aquifer_testkit::app::{AppOptions, AppProcess, Language, check_log};
+use aquifer_testkit::s3_server::{Conditions, HttpFault, S3Server};
 
 use crate::world::World;
 
@@ -32,4 +35,42 @@ fn databases_go_to_s3_and_come_back() {
         world.run(&["restore", "app.db", "--store", "back", "-o", "again.db"]).ok();
         assert_eq!(check_log(&world.path("again.db")).unwrap(), 12);
     }
+}
+
+#[test]
+fn second_signal_leaves_the_rest_to_the_next_run_while_the_store_is_away() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let world = World::new();
+    let mut app = AppProcess::start(Language::Rust, &world.path("app.db"), &AppOptions::default()).unwrap();
+    app.commit(3).unwrap();
+    let server = runtime.block_on(S3Server::start(Conditions::Honoured));
+    let mut environment = server.environment();
+    environment.push(("AQUIFER_STORE".into(), server.url("fleet")));
+    let environment: Vec<_> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let mut command = world.command(&["replicate", "app.db", "--json"]);
+    let command = command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut daemon = command.spawn().unwrap();
+    let mut events = BufReader::new(daemon.stdout.take().unwrap()).lines();
+    let mut wait_for = |state: &str| {
+        while !events.next().unwrap().unwrap().contains(&format!("\"state\":\"{state}\"")) {}
+    };
+    wait_for("idle");
+    server.set_faults(|_| Some(HttpFault::Answer(503, "SlowDown")));
+    app.commit(4).unwrap();
+    wait_for("outage");
+    let pid = rustix::process::Pid::from_raw(daemon.id().cast_signed()).unwrap();
+    let signal = || {
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    };
+    signal();
+    let mut said = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    while !said.next().unwrap().unwrap().contains("interrupt once more") {}
+    signal();
+    while !said.next().unwrap().unwrap().contains("the next run will do so") {}
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+
+    server.clear_faults();
+    world.run_with(&["replicate", "--once", "app.db"], &environment).ok();
+    world.run_with(&["restore", "app.db", "-o", "copy.db"], &environment).ok();
+    assert_eq!(check_log(&world.path("copy.db")).unwrap(), 7);
 }

@@ -28,6 +28,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Lag behind which /healthz calls a database unhealthy, if nobody says.
 const LAG_BOUND: Duration = Duration::from_mins(1);
 
+/// Shipping the rest takes so long only where the store is slow or away.
+const REMARK_AFTER: Duration = Duration::from_secs(3);
+
 /// A change of a database's state, one JSON line each.
 #[derive(Debug, Serialize)]
 struct Event {
@@ -147,11 +150,19 @@ async fn finish(
             Err(replicator) => replicator.sync().await.map(drop),
         }
     };
-    let shut = tokio::select! {
-        shut = shutdown => shut.map_err(CliError::from),
-        _ = signals.next() => {
-            session.remark("not all was shipped; the next run will do so");
-            Ok(())
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut said = false;
+    let shut = loop {
+        tokio::select! {
+            shut = &mut shutdown => break shut.map_err(CliError::from),
+            _ = signals.next() => {
+                session.remark("not all was shipped; the next run will do so");
+                break Ok(());
+            }
+            () = tokio::time::sleep(REMARK_AFTER), if !said => {
+                session.remark("waiting for what is committed to be shipped; interrupt once more to leave it to the next run");
+                said = true;
+            }
         }
     };
     match (ended, shut) {
