@@ -78,7 +78,9 @@ impl Capture {
         let since = Instant::now();
         let done = self.copy_while_frozen(next);
         self.database.thaw();
-        report.frozen = Some(since.elapsed());
+        let frozen = since.elapsed();
+        tracing::debug!(path = %self.path.display(), ?frozen, wal_bytes = report.wal_bytes, "writers were kept out");
+        report.frozen = Some(frozen);
         let (resettable, batch) = done?;
         report.resettable = resettable;
         if resettable {
