@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use aquifer_format::{Revision, Txid};
@@ -63,6 +64,7 @@ impl ReplicatorBuilder {
                 .max_requests_per_hour
                 .map(|requests| Arc::new(RequestBudget::per_hour(requests, Instant::now()))),
             host: hostname(),
+            databases: Arc::default(),
         };
         Replicator { store: self.store, options: self.options, shared, replicas: Mutex::default() }
     }
@@ -141,6 +143,7 @@ impl Replicator {
         let run = Replica::run(database, path, options, self.shared.clone(), inbox, status);
         let running = Running { commands, status: watched, task: tokio::spawn(run) };
         replicas.insert(name.clone(), running);
+        self.shared.databases.store(replicas.len(), Ordering::Relaxed);
         Ok(name)
     }
 

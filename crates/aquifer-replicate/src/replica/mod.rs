@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aquifer_format::segment::SegmentInfo;
@@ -47,6 +48,8 @@ pub use upkeep::UpkeepOptions;
 const ALERT: Duration = Duration::from_millis(50);
 /// How often to look while alert.
 const ALERT_POLL: Duration = Duration::from_millis(1);
+/// Looks at all idle databases together are no more frequent than one in this time.
+const POLL_SHARE: Duration = Duration::from_millis(5);
 /// After the last commit, the WAL is brought into the database file and let go of.
 const REST_AFTER: Duration = Duration::from_secs(1);
 /// Segments larger than this are uploaded in parts.
@@ -64,6 +67,8 @@ pub(crate) struct Shared {
     pub watcher: Option<Arc<Watcher>>,
     pub budget: Option<Arc<RequestBudget>>,
     pub host: String,
+    /// How many databases there are.
+    pub databases: Arc<AtomicUsize>,
 }
 
 /// What a replica can be asked for.
@@ -117,6 +122,8 @@ pub(crate) struct Replica {
     last_commit: Instant,
     last_put: Option<Instant>,
     resting: bool,
+    /// Whether a notification of the next write to the WAL is on its way.
+    armed: bool,
     syncs: Vec<oneshot::Sender<Result<Option<Revision>>>>,
     stopping: bool,
 }
@@ -215,6 +222,7 @@ impl Replica {
                     }
                 }
                 () = self.waker.notified(), if !self.dirty => {
+                    self.armed = false;
                     self.dirty = true;
                     self.last_commit = Instant::now();
                 }
@@ -481,6 +489,7 @@ impl Replica {
         if !self.dirty {
             let changed = self.capture.as_mut().is_none_or(Capture::may_have_changed);
             if changed {
+                self.armed = false;
                 self.dirty = true;
                 self.last_commit = Instant::now();
             } else if !self.resting && self.last_commit.elapsed() > REST_AFTER {
@@ -515,24 +524,32 @@ impl Replica {
         if quiet < ALERT {
             return ALERT_POLL;
         }
-        let mut sleep = if self.resting { self.options.poll } else { REST_AFTER.saturating_sub(quiet) };
+        let mut sleep = if self.resting { self.poll() } else { REST_AFTER.saturating_sub(quiet) };
         if let Some(at) = retry {
             sleep = sleep.min(at.saturating_duration_since(Instant::now()));
         }
         if !self.queue.is_empty() && !putting {
             sleep = sleep.min(Duration::from_millis(50));
         }
-        if let (Some(watcher), Some(capture)) = (&self.shared.watcher, &mut self.capture) {
+        if let (Some(watcher), Some(capture), false) = (&self.shared.watcher, &mut self.capture, self.armed) {
             if let Err(e) = watcher.arm(&capture.wal_path(), &self.waker) {
                 tracing::debug!(database = %self.database.name(), error = %e, "no notifications; polling");
                 return sleep.min(Duration::from_millis(100));
             }
+            self.armed = true;
             // What came between the last look and the arming caused no notification.
             if capture.may_have_changed() {
                 return Duration::ZERO;
             }
         }
         sleep.max(ALERT_POLL)
+    }
+
+    /// How often to look while nothing happens: notifications wake earlier, so that very many databases may be looked at
+    /// less often.
+    fn poll(&self) -> Duration {
+        let databases = self.shared.databases.load(Ordering::Relaxed);
+        self.options.poll.max(POLL_SHARE * u32::try_from(databases).unwrap_or(u32::MAX))
     }
 
     fn publish(&self, putting: bool) {

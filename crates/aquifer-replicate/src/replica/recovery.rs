@@ -105,6 +105,7 @@ impl Replica {
             last_commit: Instant::now(),
             last_put: None,
             resting: false,
+            armed: false,
             syncs: Vec::new(),
             stopping: false,
         })
