@@ -109,7 +109,10 @@ impl Error {
     /// Whether the same step may succeed later, without anyone mending anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Error::Sqlite(e) => e.is_transient() || matches!(e, aquifer_sqlite::Error::Missing(_)),
+            Error::Sqlite(e) => {
+                e.is_transient()
+                    || matches!(e, aquifer_sqlite::Error::Missing(_) | aquifer_sqlite::Error::Empty(_))
+            }
             Error::Log(e) => e.is_transient(),
             Error::Behind { .. } => true,
             _ => false,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aquifer_format::{Revision, Txid};
 use aquifer_log::{DatabaseName, DatabaseStore, Store};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::budget::RequestBudget;
@@ -19,6 +19,9 @@ use crate::status::{ReplicaState, ReplicaStatus};
 use crate::watch::Watcher;
 use crate::workers::Workers;
 use crate::{Error, Result};
+
+/// Databases that are opened for the first time at once.
+const STARTING: usize = 200;
 
 /// Settings of a [`Replicator`].
 #[derive(Debug)]
@@ -65,6 +68,7 @@ impl ReplicatorBuilder {
                 .map(|requests| Arc::new(RequestBudget::per_hour(requests, Instant::now()))),
             host: hostname(),
             databases: Arc::default(),
+            starting: Arc::new(Semaphore::new(STARTING)),
         };
         Replicator { store: self.store, options: self.options, shared, replicas: Mutex::default() }
     }

@@ -420,3 +420,36 @@ async fn a_growing_generation_is_compacted_and_gets_snapshots() {
     }
     stage.assert_replica_is_the_database().await;
 }
+
+#[tokio::test]
+async fn where_there_are_many_databases_idle_ones_sleep_and_wake_when_written_to() {
+    let stage = Stage::new();
+    let replicator = stage.start();
+    for n in 0..70 {
+        let path = stage.app.dir.path().join(format!("{n}.db"));
+        support::connect(&path).execute_batch("CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)").unwrap();
+        replicator.add(&path, None).unwrap();
+    }
+    stage.app.put(1, 3000);
+    replicator.sync().await.unwrap();
+    let descriptors = || {
+        let name = stage.app.path.with_extension("db-wal");
+        std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .flatten()
+            .filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|file| file == name))
+            .count()
+    };
+    let own = 1; // the application's
+    let asleep = async {
+        while descriptors() > own {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), asleep).await.expect("it falls asleep");
+    let durable = replicator.status().iter().find(|s| s.name == stage.name).unwrap().durable.unwrap();
+    stage.app.put(2, 3000);
+    replicator.wait_durable(&stage.name, durable.txid.next()).await.unwrap();
+    stage.assert_replica_is_the_database().await;
+    replicator.shutdown().await.unwrap();
+}

@@ -13,6 +13,10 @@ pub enum Error {
     #[error("no database at {0}")]
     Missing(PathBuf),
 
+    /// The file is empty: an application has created it and not written its first page yet.
+    #[error("{0} is empty: no database yet")]
+    Empty(PathBuf),
+
     /// The file is no SQLite database (or is encrypted).
     #[error("{0} is not an SQLite database (or is encrypted)")]
     NotADatabase(PathBuf),

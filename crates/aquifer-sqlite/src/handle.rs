@@ -200,7 +200,7 @@ impl Handle {
         let mut header = [0; 100];
         self.read_at(&mut header, 0)?;
         if header.iter().all(|&b| b == 0) {
-            return Ok(false);
+            return Err(Error::Empty(self.path.clone()));
         }
         if !header.starts_with(b"SQLite format 3\0") {
             return Err(Error::NotADatabase(self.path.clone()));

@@ -298,6 +298,8 @@ fn something_that_is_no_database_is_named() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("app.db");
     assert!(matches!(PinnedDatabase::open(&path, None).unwrap_err(), Error::Missing(_)));
+    std::fs::write(&path, b"").unwrap();
+    assert!(matches!(PinnedDatabase::open(&path, None).unwrap_err(), Error::Empty(_)));
     std::fs::write(&path, vec![7; 8192]).unwrap();
     assert!(matches!(PinnedDatabase::open(&path, None).unwrap_err(), Error::NotADatabase(_)));
 }

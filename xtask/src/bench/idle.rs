@@ -18,7 +18,7 @@ pub(super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
     std::thread::sleep(Duration::from_secs(2));
     let base_memory = base.resident()?;
     base.stop()?;
-    for (databases, limited) in [(1000, true)] {
+    for (databases, limited) in [(1000, true), (10_000, false)] {
         let home = dir.join(databases.to_string());
         let store = dir.join(format!("{databases}-store"));
         std::fs::create_dir(&home)?;

@@ -17,6 +17,7 @@
 //! - A replica that was fenced puts nothing more.
 
 mod recovery;
+mod sleep;
 mod staging;
 mod upkeep;
 
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant};
 use aquifer_format::segment::SegmentInfo;
 use aquifer_format::{PageHash, Pgno, Revision, Txid, WriterNonce};
 use aquifer_log::{DatabaseStore, LogError, Shipped};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::budget::RequestBudget;
 use crate::capture::{Batch, Body, Capture, NextBatch};
@@ -40,6 +41,7 @@ use crate::status::{ReplicaState, ReplicaStatus};
 use crate::watch::Watcher;
 use crate::workers::Workers;
 use crate::{Error, Result};
+use sleep::Fingerprint;
 use upkeep::Upkeep;
 
 pub use upkeep::UpkeepOptions;
@@ -48,6 +50,8 @@ pub use upkeep::UpkeepOptions;
 const ALERT: Duration = Duration::from_millis(50);
 /// How often to look while alert.
 const ALERT_POLL: Duration = Duration::from_millis(1);
+/// A database counts as starting for this long at most.
+const START_SHARE: Duration = Duration::from_secs(5);
 /// Looks at all idle databases together are no more frequent than one in this time.
 const POLL_SHARE: Duration = Duration::from_millis(5);
 /// After the last commit, the WAL is brought into the database file and let go of.
@@ -61,6 +65,8 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 /// What a replica shares with those of other databases.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
+    /// Bounds how many databases are opened for the first time at once: each takes descriptors.
+    pub starting: Arc<Semaphore>,
     pub workers: Workers,
     /// For work on the log: one database's at a time.
     pub upkeep: Workers,
@@ -100,6 +106,7 @@ struct Pending {
 
 type Put = Pin<Box<dyn Future<Output = Result<Shipped, LogError>> + Send>>;
 
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Replica {
     database: DatabaseStore,
     path: PathBuf,
@@ -109,6 +116,11 @@ pub(crate) struct Replica {
     map_file: MapFile,
     /// `None` while a step runs on a worker, or while nothing is captured because the staging is full.
     capture: Option<Capture>,
+    /// While it sleeps: what its files looked like.
+    asleep: Option<Fingerprint>,
+    /// Held until the database has come to rest for the first time, or has been at work for a while.
+    starting: Option<OwnedSemaphorePermit>,
+    started: Instant,
     /// What was captured last.
     head: Head,
     /// The nonce of the run before, whose last put may have had an outcome that it did not live to see.
@@ -142,10 +154,12 @@ impl Replica {
         let mut waiting = Vec::new();
         let mut rewind = None;
         let failure = loop {
+            let starting = Arc::clone(&shared.starting).acquire_owned().await.ok();
             let start = Self::recover(&database, &path, &options, &shared, &status, rewind).await;
             let error = match start {
                 Ok(mut replica) => {
                     rewind = None;
+                    replica.starting = starting;
                     replica.syncs.append(&mut waiting);
                     match replica.run_until_stopped(&mut commands).await {
                         Ok(()) => return,
@@ -198,6 +212,9 @@ impl Replica {
         let mut put: Option<Put> = None;
         let mut retry: Option<(Instant, Duration)> = None;
         loop {
+            if self.started.elapsed() > START_SHARE {
+                self.starting = None;
+            }
             if self.dirty && self.may_capture(put.is_some()) {
                 self.step().await?;
             }
@@ -290,6 +307,7 @@ impl Replica {
 
     /// Captures one batch, and tends the WAL.
     async fn step(&mut self) -> Result<()> {
+        self.asleep = None;
         let mut capture = match self.capture.take() {
             Some(capture) => capture,
             None => self.resume_capture().await?,
@@ -487,7 +505,11 @@ impl Replica {
     /// A cheap look, when a poll is due.
     fn look(&mut self) {
         if !self.dirty {
-            let changed = self.capture.as_mut().is_none_or(Capture::may_have_changed);
+            let changed = match (&self.asleep, &mut self.capture) {
+                (Some(before), _) => Fingerprint::of(&self.path) != *before,
+                (None, Some(capture)) => capture.may_have_changed(),
+                (None, None) => true,
+            };
             if changed {
                 self.armed = false;
                 self.dirty = true;
@@ -506,6 +528,8 @@ impl Replica {
         {
             tracing::debug!(database = %self.database.name(), error = %e, "cannot checkpoint an idle database");
         }
+        self.fall_asleep();
+        self.starting = None;
     }
 
     /// How long to sleep at most. Arms the notification where that is long.
@@ -530,6 +554,9 @@ impl Replica {
         }
         if !self.queue.is_empty() && !putting {
             sleep = sleep.min(Duration::from_millis(50));
+        }
+        if self.asleep.is_some() {
+            return self.arm_asleep(sleep);
         }
         if let (Some(watcher), Some(capture), false) = (&self.shared.watcher, &mut self.capture, self.armed) {
             if let Err(e) = watcher.arm(&capture.wal_path(), &self.waker) {

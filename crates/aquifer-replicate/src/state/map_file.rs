@@ -119,6 +119,11 @@ impl MapFile {
         Ok(self.journal_len > self.base_len + SLACK)
     }
 
+    /// Closes the journal until the next [`append`](MapFile::append).
+    pub fn close(&mut self) {
+        self.journal = None;
+    }
+
     fn base_path(&self) -> PathBuf {
         self.directory.join("pages")
     }
