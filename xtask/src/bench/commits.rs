@@ -36,9 +36,9 @@ pub(super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
                 };
                 let rate = application(&path, rows, transactions)?;
                 if with {
-                    watched.push(rate)
+                    watched.push(rate);
                 } else {
-                    alone.push(rate)
+                    alone.push(rate);
                 }
                 if let Some(daemon) = daemon {
                     daemon.stop()?;

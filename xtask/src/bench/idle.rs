@@ -41,7 +41,7 @@ pub(super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
         std::thread::sleep(Duration::from_secs(5));
         let (cpu, at) = (daemon.cpu()?, Instant::now());
         std::thread::sleep(WATCHED);
-        let cpu = 100.0 * (daemon.cpu()? - cpu).as_secs_f64() / at.elapsed().as_secs_f64();
+        let cpu = 100.0 * daemon.cpu()?.saturating_sub(cpu).as_secs_f64() / at.elapsed().as_secs_f64();
         let memory = daemon.resident()?.saturating_sub(base_memory) as f64 / f64::from(1 << 20);
         let (what_memory, what_cpu) = (
             format!("{databases} idle databases: memory above the empty process"),

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     dir: Option<PathBuf>,
 }
 
+/// Measures in a directory of its own, and writes down what it found.
+type Bench = fn(&Path, &mut Table) -> Result<()>;
+
 /// Result of a bench.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -40,7 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(dir) => tempfile::TempDir::new_in(dir)?,
         None => tempfile::TempDir::new()?,
     };
-    let benches: [(&str, fn(&Path, &mut Table) -> Result<()>); 6] = [
+    let benches: [(&str, Bench); 6] = [
         ("commits", commits::run),
         ("lag", lag::run),
         ("capture", capture::run),
