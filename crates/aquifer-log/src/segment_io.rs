@@ -115,20 +115,46 @@ impl SegmentHandle {
     /// # Panics
     /// If the range is empty or goes beyond the last group.
     pub async fn fetch(&self, groups: Range<usize>) -> Result<FetchedGroups, LogError> {
-        let refs = &self.info.groups()[groups.clone()];
-        let (Some(first), Some(last)) = (refs.first(), refs.last()) else {
-            panic!("an empty range of groups cannot be fetched");
+        let range = self.bytes_of(&groups);
+        let bytes = match self.kept(&range) {
+            Some(bytes) => bytes,
+            None => self.store.get_range(&self.groups_key, range).await?,
         };
-        let (start, end) = (first.offset, last.end());
-        let bytes = match &self.whole {
-            // The trailer's and index's checks include that groups end where the index starts.
-            Some(whole) => whole.slice(start as usize..end as usize),
-            None => self.store.get_range(&self.groups_key, start..end).await?,
-        };
+        self.fetched(groups, bytes)
+    }
+
+    /// [`SegmentHandle::fetch`] for a thread that may block, on which it reads where objects are files. Must be
+    /// called inside a runtime of tokio's.
+    ///
+    /// # Panics
+    /// As `fetch`.
+    pub fn fetch_blocking(&self, groups: Range<usize>) -> Result<FetchedGroups, LogError> {
+        let range = self.bytes_of(&groups);
+        match self.kept(&range).or_else(|| self.store.read_range(&self.groups_key, range)) {
+            Some(bytes) => self.fetched(groups, bytes),
+            None => tokio::runtime::Handle::current().block_on(self.fetch(groups)),
+        }
+    }
+
+    /// Where adjacent groups are in their object.
+    fn bytes_of(&self, groups: &Range<usize>) -> Range<u64> {
+        match &self.info.groups()[groups.clone()] {
+            [] => panic!("an empty range of groups cannot be fetched"),
+            [only] => only.offset..only.end(),
+            [first, .., last] => first.offset..last.end(),
+        }
+    }
+
+    fn kept(&self, range: &Range<u64>) -> Option<Bytes> {
+        // The trailer's and index's checks include that groups end where the index starts.
+        self.whole.as_ref().map(|whole| whole.slice(range.start as usize..range.end as usize))
+    }
+
+    fn fetched(&self, groups: Range<usize>, bytes: Bytes) -> Result<FetchedGroups, LogError> {
+        let Range { start, end } = self.bytes_of(&groups);
         if (bytes.len() as u64) < end - start {
-            let (number, group) = (groups.start, refs[0]);
+            let part = Part::Group { number: groups.start, offset: start };
             let damage = Damage::Truncated { expected: end - start, found: bytes.len() as u64 };
-            let part = Part::Group { number, offset: group.offset };
             return Err(self.damaged(FormatError::Damaged { part, damage }));
         }
         Ok(FetchedGroups { handle: self.clone(), groups, start, bytes })

@@ -150,6 +150,16 @@ impl Store {
         self.fetch(key, Part::Range(range), len).await.map(|fetched| fetched.bytes)
     }
 
+    /// [`Store::get_range`] on the calling thread, where objects are files: saves handing over to another thread
+    /// and back. `None` where they are not, or where reading failed: `get_range` has the patience then, and the
+    /// error. Blocks.
+    pub fn read_range(&self, key: &Key, range: Range<u64>) -> Option<Bytes> {
+        let fetched = self.shared.backend.get_now(key, &Part::Range(range))?.ok()?;
+        self.shared.counters.sent(Request::Get, 0);
+        self.shared.counters.received(fetched.bytes.len() as u64);
+        Some(fetched.bytes)
+    }
+
     /// Reads the last `n` bytes of an object (all of a shorter one), and tells the object's length. One request,
     /// on Azure two.
     pub async fn get_suffix(&self, key: &Key, n: u64) -> Result<(Bytes, u64), StoreError> {

@@ -22,6 +22,8 @@ pub(crate) struct Budget {
     pub(crate) piece: u64,
     /// Requests in flight, whose answers are waiting or being worked on.
     pub(crate) requests: usize,
+    /// Whether requests are reads of a local file.
+    pub(crate) local: bool,
     /// Threads that decode.
     pub(crate) threads: usize,
 }
@@ -30,16 +32,19 @@ impl Budget {
     /// Divides a limit in bytes: half for folded entries, a quarter for what is being fetched; the rest is for
     /// decoding, indexes and the allocator.
     pub(crate) fn new(limit: usize, store: &Store) -> Budget {
-        Budget::shared_out(limit.max(LEAST), if store.is_local() { LOCAL } else { REMOTE })
+        let shares = if store.is_local() { LOCAL } else { REMOTE };
+        Budget { local: store.is_local(), ..Budget::shared_out(limit.max(LEAST), shares) }
     }
 
     fn shared_out(limit: usize, (piece, requests): (usize, usize)) -> Budget {
         let piece = (limit / 64).min(piece);
-        let threads = available_parallelism().map_or(2, usize::from);
+        // One more than processors: now and then one waits for the file.
+        let threads = available_parallelism().map_or(2, usize::from) + 1;
         Budget {
             overlay: limit / 2,
             piece: piece as u64,
             requests: (limit / 4 / piece).min(requests),
+            local: false,
             threads,
         }
     }

@@ -87,8 +87,9 @@ pub(crate) struct PageRun {
 }
 
 impl PageRun {
-    /// Bytes of pages written at once: few calls, and all of it still in the processor's cache.
-    const BYTES: usize = 256 << 10;
+    /// Bytes of pages written at once: the kernel takes them as few large folios, and they are still in the
+    /// processor's cache. A restore of 1 GB took a tenth longer with a quarter of it.
+    const BYTES: usize = 1 << 20;
 
     /// An empty one.
     pub(crate) fn new(page_size: PageSize) -> PageRun {

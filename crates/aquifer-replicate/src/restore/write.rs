@@ -19,6 +19,9 @@ use super::overlay::{OverlayPage, OverlayPages};
 use super::progress::Meter;
 use super::threads::finished;
 
+/// Pieces that one thread works through: few hand-overs, and the file is still written nearly in order.
+const STRIPE: usize = 16;
+
 /// What was written, all pages verified.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Written {
@@ -66,14 +69,40 @@ impl Writing {
         let overlay = Arc::new(overlay);
         let threads = Arc::new(Semaphore::new(budget.threads));
         let pieces = self.base.pieces(window.groups(&self.base), budget.piece);
-        let written = stream::iter(pieces)
-            .map(|piece| self.piece(piece, window, Arc::clone(&overlay), Arc::clone(&threads)))
-            .buffer_unordered(budget.requests)
-            .try_fold(Written::default(), async |sum, written| Ok(sum.combine(written)))
-            .await?;
+        let sum = async |sum: Written, written| Ok(sum.combine(written));
+        let written = if budget.local {
+            stream::iter(pieces.chunks(STRIPE))
+                .map(|pieces| self.stripe(pieces.to_vec(), window, Arc::clone(&overlay)))
+                .buffer_unordered(budget.threads)
+                .try_fold(Written::default(), sum)
+                .await?
+        } else {
+            stream::iter(pieces)
+                .map(|piece| self.piece(piece, window, Arc::clone(&overlay), Arc::clone(&threads)))
+                .buffer_unordered(budget.requests)
+                .try_fold(Written::default(), sum)
+                .await?
+        };
         let (shared, overlay) = (Arc::clone(self), Arc::clone(&overlay));
         let added = finished(spawn_blocking(move || shared.write_grown(window, &overlay)).await)?;
         Ok(written.combine(added))
+    }
+
+    /// Reads, decodes and writes adjacent pieces on one thread: files need no requests in flight.
+    async fn stripe(
+        self: &Arc<Self>,
+        pieces: Vec<Range<usize>>,
+        window: Window,
+        overlay: Arc<OverlayPages>,
+    ) -> Result<Written, RestoreError> {
+        let shared = Arc::clone(self);
+        let work = move || {
+            pieces.into_iter().try_fold(Written::default(), |sum, piece| {
+                let fetched = shared.base.fetch_blocking(piece)?;
+                Ok(sum.combine(shared.write_groups(&fetched, window, &overlay)?))
+            })
+        };
+        finished(spawn_blocking(work).await)
     }
 
     async fn piece(

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use object_store::PutPayload;
 
-use files::{Root, info, read};
+use files::{Root, info};
 use staging::{Publish, Staged};
 
 use super::{Backend, BackendUpload, Fetched, Page, Part, Position};
@@ -72,11 +72,11 @@ impl Backend for Directory {
 
     async fn get(&self, key: &Key, part: Part) -> Result<Fetched, Failure> {
         let key = key.clone();
-        self.blocking(move |root| {
-            let path = root.path_of(&key);
-            read(&path, &part).map_err(|e| root.failure("read", &path, e))
-        })
-        .await
+        self.blocking(move |root| root.get(&key, &part)).await
+    }
+
+    fn get_now(&self, key: &Key, part: &Part) -> Option<Result<Fetched, Failure>> {
+        Some(self.0.get(key, part))
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo, Failure> {

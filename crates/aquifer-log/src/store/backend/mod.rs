@@ -32,6 +32,11 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
     /// Reads part of an object, and tells how long all of it is.
     async fn get(&self, key: &Key, part: Part) -> Result<Fetched, Failure>;
 
+    /// [`Backend::get`] on the calling thread, where it only reads a file.
+    fn get_now(&self, _key: &Key, _part: &Part) -> Option<Result<Fetched, Failure>> {
+        None
+    }
+
     /// Whether a request is answered without a network in between.
     fn is_local(&self) -> bool {
         false

@@ -51,6 +51,11 @@ impl Root {
         }
     }
 
+    pub(super) fn get(&self, key: &Key, part: &Part) -> Result<Fetched, Failure> {
+        let path = self.path_of(key);
+        read(&path, part).map_err(|e| self.failure("read", &path, e))
+    }
+
     /// What a directory holds, in the order of the keys below it: a directory sorts as its name and a slash.
     pub(super) fn entries(&self, dir: &Path) -> Result<Vec<Entry>, Failure> {
         let listing = match fs::read_dir(dir) {
@@ -136,7 +141,7 @@ impl Root {
     }
 }
 
-pub(super) fn read(path: &Path, part: &Part) -> io::Result<Fetched> {
+fn read(path: &Path, part: &Part) -> io::Result<Fetched> {
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
