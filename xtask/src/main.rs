@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod torture;
 mod workload;
 
 #[derive(Parser)]
@@ -22,12 +23,15 @@ enum Task {
     Workload(workload::Command),
     /// Measures what docs/benchmarks.md states, each figure against something else in the same run.
     Bench(bench::Options),
+    /// Kills daemon, application, restore and standby for hours; runs the long form of every test.
+    Torture(torture::Options),
 }
 
 fn main() -> ExitCode {
     let done: Result<(), Box<dyn Error>> = match Cli::parse().task {
         Task::Workload(command) => workload::run(&command),
         Task::Bench(options) => bench::run(&options),
+        Task::Torture(options) => torture::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use crate::commands::{
     compact, completions, config, copy, doctor, info, ls, replicate, restore, rm, snapshot, verify,
 };
-use crate::config::{Origin, ReplicateFlags, Setting};
+use crate::config::{Origin, ReplicateSettings, Setting};
 use crate::exit::Exit;
 use crate::logging::{LogFormat, LogLevel};
 
@@ -86,11 +86,11 @@ impl Invocation {
     }
 
     /// What the command line says about replication.
-    pub(crate) fn replicate_flags(&self) -> ReplicateFlags {
+    pub(crate) fn replicate_flags(&self) -> ReplicateSettings {
         match &self.cli.command {
             Command::Replicate(replicate) => replicate.flags(),
             Command::Config(config) => config.replicate_flags(),
-            _ => ReplicateFlags::default(),
+            _ => ReplicateSettings::default(),
         }
     }
 }

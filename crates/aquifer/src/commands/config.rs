@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::config::{DatabaseEntry, DirectoryEntry, Origin, ReplicateFlags, Setting};
+use crate::config::{DatabaseSettings, Origin, ReplicateSettings, Setting, given};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::{Columns, Report};
@@ -30,7 +30,7 @@ enum Action {
 #[derive(Debug, Args)]
 struct Check {
     #[command(flatten)]
-    replicate: ReplicateFlags,
+    replicate: ReplicateSettings,
 }
 
 /// Environment variables that let one into a store, with whether their values are secret.
@@ -55,10 +55,26 @@ struct Merged {
     file: Option<PathBuf>,
     store: Setting<String>,
     replicate: Vec<Entry>,
-    databases: Vec<DatabaseEntry>,
-    directories: Vec<DirectoryEntry>,
+    databases: Vec<Database>,
+    directories: Vec<Directory>,
     /// Names of variables that are set; values of such as are no secrets.
     environment: Vec<Variable>,
+}
+
+#[derive(Debug, Serialize)]
+struct Database {
+    path: PathBuf,
+    name: Option<String>,
+    /// Merged: its own, and those for all.
+    settings: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Directory {
+    path: PathBuf,
+    exclude: Vec<String>,
+    /// As those of a database.
+    settings: Vec<Entry>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +93,7 @@ struct Variable {
 
 impl Config {
     /// What the command line says about replication.
-    pub(crate) fn replicate_flags(&self) -> ReplicateFlags {
+    pub(crate) fn replicate_flags(&self) -> ReplicateSettings {
         let Action::Check(check) = &self.action;
         check.replicate.clone()
     }
@@ -85,9 +101,22 @@ impl Config {
     /// Prints the merged settings: that they could be merged is the check.
     pub(crate) fn check(session: &Session) -> Result<Exit, CliError> {
         let settings = &session.settings;
-        let replicate = settings.replicate.given().into_iter().map(|(key, value)| {
+        let replicate = given(&settings.replicate).into_iter().map(|(key, value)| {
             let origin = settings.origins.get(&key).copied().unwrap_or(Origin::Default);
             Entry { key, setting: Setting { value, origin } }
+        });
+        let merged = |own: &DatabaseSettings| {
+            settings.told_of(own).into_iter().map(|(key, setting)| Entry { key, setting }).collect()
+        };
+        let databases = settings.databases.iter().map(|entry| Database {
+            path: entry.path.clone(),
+            name: entry.name.clone(),
+            settings: merged(&entry.own),
+        });
+        let directories = settings.directories.iter().map(|entry| Directory {
+            path: entry.path.clone(),
+            exclude: entry.exclude.clone(),
+            settings: merged(&entry.own),
         });
         let environment = CREDENTIALS.iter().filter_map(|(name, secret)| {
             let value = std::env::var(name).ok()?;
@@ -97,8 +126,8 @@ impl Config {
             file: settings.file.clone(),
             store: Setting { value: settings.store.value.to_string(), origin: settings.store.origin },
             replicate: replicate.collect(),
-            databases: settings.databases.clone(),
-            directories: settings.directories.clone(),
+            databases: databases.collect(),
+            directories: directories.collect(),
             environment: environment.collect(),
         })?;
         Ok(Exit::Ok)
@@ -110,7 +139,15 @@ fn from(origin: Origin) -> &'static str {
         Origin::CommandLine => "command line",
         Origin::Environment => "environment",
         Origin::File => "configuration file",
+        Origin::Entry => "configuration file, for it alone",
         Origin::Default => "default",
+    }
+}
+
+fn text(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -119,15 +156,20 @@ impl Report for Merged {
         let mut columns = Columns::new(&["SETTING", "VALUE", "FROM"]);
         columns.row(["store", self.store.value.as_str(), from(self.store.origin)]);
         for Entry { key, setting } in &self.replicate {
-            let value = match &setting.value {
-                serde_json::Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            columns.row([key, &value, from(setting.origin)]);
+            columns.row([key, &text(&setting.value), from(setting.origin)]);
         }
+        // What each has for itself; the rest is as above.
+        let own = |columns: &mut Columns, settings: &[Entry]| {
+            for Entry { key, setting } in
+                settings.iter().filter(|entry| entry.setting.origin == Origin::Entry)
+            {
+                columns.row([&format!("  {key}"), &text(&setting.value), from(setting.origin)]);
+            }
+        };
         for database in &self.databases {
             let name = database.name.as_ref().map_or(String::new(), |name| format!(" as '{name}'"));
             columns.row(["database", &format!("{}{name}", database.path.display()), from(Origin::File)]);
+            own(&mut columns, &database.settings);
         }
         for directory in &self.directories {
             let mut text = directory.path.display().to_string();
@@ -135,6 +177,7 @@ impl Report for Merged {
                 text += &format!(" without {}", directory.exclude.join(", "));
             }
             columns.row(["directory", text.as_str(), from(Origin::File)]);
+            own(&mut columns, &directory.settings);
         }
         for Variable { name, value } in &self.environment {
             columns.row([*name, value.as_deref().unwrap_or("(set, secret)"), from(Origin::Environment)]);

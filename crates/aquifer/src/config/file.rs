@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue, Deserializer};
+use toml::{Spanned, Table};
 
 use super::keys::{keys_of, nearest};
-use super::merge::ReplicateFlags;
+use super::settings::{DatabaseSettings, ProcessSettings, ReplicateSettings};
 
 /// A configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,41 +39,66 @@ pub(crate) enum ConfigError {
 }
 
 /// What a configuration file may say.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FileConfig {
     /// URL of the store.
     pub(crate) store: Option<String>,
-    /// For `replicate`.
-    #[serde(default)]
-    pub(crate) replicate: ReplicateFlags,
+    /// For `replicate`, of every database that says nothing else.
+    pub(crate) replicate: ReplicateSettings,
     /// Databases to replicate.
-    #[serde(default)]
     pub(crate) database: Vec<DatabaseEntry>,
     /// Directories whose databases to replicate, now and when new ones appear.
-    #[serde(default)]
     pub(crate) directory: Vec<DirectoryEntry>,
 }
 
 /// One database to replicate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DatabaseEntry {
-    /// Its file; relative to the configuration file.
+    /// Its file.
     pub(crate) path: PathBuf,
     /// Its name in the store; else that of its file.
     pub(crate) name: Option<String>,
+    /// What it has for itself.
+    pub(crate) own: DatabaseSettings,
 }
 
 /// Databases by the pattern of their paths.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DirectoryEntry {
-    /// A directory, or a pattern whose last component has `*` or `?`; relative to the configuration file.
+    /// A directory, or a pattern whose last component has `*` or `?`.
     pub(crate) path: PathBuf,
     /// Patterns of file names that are left out.
-    #[serde(default)]
     pub(crate) exclude: Vec<String>,
+    /// What its databases have for themselves.
+    pub(crate) own: DatabaseSettings,
+}
+
+/// The keys at the top. Tables are read by themselves, later: here they only have to be tables.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "known keys, of these types")]
+struct Top {
+    store: Option<String>,
+    #[serde(default)]
+    replicate: Table,
+    #[serde(default)]
+    database: Vec<Table>,
+    #[serde(default)]
+    directory: Vec<Table>,
+}
+
+/// What names a database.
+#[derive(Deserialize)]
+struct DatabasePlace {
+    path: PathBuf,
+    name: Option<String>,
+}
+
+/// What names a directory.
+#[derive(Deserialize)]
+struct DirectoryPlace {
+    path: PathBuf,
+    #[serde(default)]
+    exclude: Vec<String>,
 }
 
 impl FileConfig {
@@ -83,61 +108,85 @@ impl FileConfig {
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let mut config = FileConfig::parse(path, &text)?;
         let base = path.parent().unwrap_or(Path::new(""));
+        let absolute = |path: &mut PathBuf| *path = base.join(&path);
+        config.replicate.database.state_dir.iter_mut().for_each(absolute);
         for entry in &mut config.database {
-            entry.path = base.join(&entry.path);
+            absolute(&mut entry.path);
+            entry.own.state_dir.iter_mut().for_each(absolute);
         }
         for entry in &mut config.directory {
-            entry.path = base.join(&entry.path);
-        }
-        if let Some(dir) = &mut config.replicate.state_dir {
-            *dir = base.join(&dir);
+            absolute(&mut entry.path);
+            entry.own.state_dir.iter_mut().for_each(absolute);
         }
         Ok(config)
     }
 
     /// Reads a file's text. `path` is for messages.
     pub(crate) fn parse(path: &Path, text: &str) -> Result<FileConfig, ConfigError> {
-        let invalid = |e: toml::de::Error| ConfigError::Invalid {
-            path: path.to_owned(),
-            message: e.to_string().trim_end().to_owned(),
-        };
-        let document = DeTable::parse(text).map_err(invalid)?;
-        let root = document.get_ref();
-        let places = Places { path, text };
-        places.check::<FileConfig>(root)?;
-        for (key, value) in root {
-            let tables = tables(value);
-            for table in tables {
-                match key.get_ref().as_ref() {
-                    "replicate" => places.check::<ReplicateFlags>(table)?,
-                    "database" => places.check::<DatabaseEntry>(table)?,
-                    "directory" => places.check::<DirectoryEntry>(table)?,
-                    _ => {}
-                }
-            }
+        let source = Source { path, text };
+        let document = DeTable::parse(text).map_err(|e| source.invalid(e))?;
+        source.only(document.get_ref(), &[keys_of::<Top>()])?;
+        // That what should be tables are, and how often.
+        let top: Top = source.read(&document)?;
+        let mut config = FileConfig { store: top.store, ..FileConfig::default() };
+        let tables = |key: &str| document.get_ref().get(key).map(tables).unwrap_or_default();
+        let general = keys_of::<DatabaseSettings>();
+        for table in tables("replicate") {
+            source.only(table.get_ref(), &[general, keys_of::<ProcessSettings>()])?;
+            let (database, process) = (source.part(&table)?, source.part(&table)?);
+            config.replicate = ReplicateSettings { database, process };
         }
-        toml::from_str(text).map_err(invalid)
+        for table in tables("database") {
+            source.only(table.get_ref(), &[keys_of::<DatabasePlace>(), general])?;
+            let DatabasePlace { path, name } = source.part(&table)?;
+            config.database.push(DatabaseEntry { path, name, own: source.part(&table)? });
+        }
+        for table in tables("directory") {
+            source.only(table.get_ref(), &[keys_of::<DirectoryPlace>(), general])?;
+            let DirectoryPlace { path, exclude } = source.part(&table)?;
+            config.directory.push(DirectoryEntry { path, exclude, own: source.part(&table)? });
+        }
+        Ok(config)
     }
 }
 
 /// The tables of a value: itself, or those of an array of tables.
-fn tables<'a, 'i>(value: &'a Spanned<DeValue<'i>>) -> Vec<&'a DeTable<'i>> {
+fn tables<'i>(value: &Spanned<DeValue<'i>>) -> Vec<Spanned<DeTable<'i>>> {
+    let table =
+        |value: &Spanned<DeValue<'i>>| Some(Spanned::new(value.span(), value.get_ref().as_table()?.clone()));
     match value.get_ref() {
-        DeValue::Table(table) => vec![table],
-        DeValue::Array(array) => array.iter().filter_map(|item| item.get_ref().as_table()).collect(),
-        _ => Vec::new(),
+        DeValue::Array(array) => array.iter().filter_map(table).collect(),
+        _ => table(value).into_iter().collect(),
     }
 }
 
-struct Places<'a> {
+/// A file's text, for messages that tell the place.
+struct Source<'a> {
     path: &'a Path,
     text: &'a str,
 }
 
-impl Places<'_> {
-    /// That a table has no other keys than `T`.
-    fn check<T: DeserializeOwned>(&self, table: &DeTable<'_>) -> Result<(), ConfigError> {
+impl Source<'_> {
+    fn invalid(&self, mut error: toml::de::Error) -> ConfigError {
+        error.set_input(Some(self.text));
+        ConfigError::Invalid { path: self.path.to_owned(), message: error.to_string().trim_end().to_owned() }
+    }
+
+    fn read<T: DeserializeOwned>(&self, table: &Spanned<DeTable<'_>>) -> Result<T, ConfigError> {
+        T::deserialize(Deserializer::from(table.clone())).map_err(|e| self.invalid(e))
+    }
+
+    /// Reads those keys of a table that `T` knows.
+    fn part<T: DeserializeOwned>(&self, table: &Spanned<DeTable<'_>>) -> Result<T, ConfigError> {
         let known = keys_of::<T>();
+        let is_known = |(key, _): &(&Spanned<DeString<'_>>, _)| known.contains(&key.get_ref().as_ref());
+        let part = table.get_ref().iter().filter(is_known).map(|(key, value)| (key.clone(), value.clone()));
+        self.read(&Spanned::new(table.span(), part.collect()))
+    }
+
+    /// That a table has no other keys than these.
+    fn only(&self, table: &DeTable<'_>, known: &[&[&'static str]]) -> Result<(), ConfigError> {
+        let known = known.concat();
         let unknown = |key: &&Spanned<DeString<'_>>| !known.contains(&key.get_ref().as_ref());
         // The first in the file, not in the alphabet.
         let Some(key) = table.keys().filter(unknown).min_by_key(|key| key.span().start) else {
@@ -149,7 +198,7 @@ impl Places<'_> {
             path: self.path.to_owned(),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            meant: nearest(key.get_ref(), known).map(str::to_owned),
+            meant: nearest(key.get_ref(), &known).map(str::to_owned),
             key: key.get_ref().to_string(),
             known: known.iter().map(|key| (*key).to_owned()).collect(),
         })
@@ -158,6 +207,7 @@ impl Places<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::given;
     use super::*;
 
     fn parse(text: &str) -> Result<FileConfig, ConfigError> {
@@ -183,8 +233,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.store.as_deref(), Some("s3://bucket/fleet"));
-        assert_eq!(config.replicate.max_staging, Some("10GiB".parse().unwrap()));
-        assert_eq!(config.replicate.wal, Some(true));
+        assert_eq!(config.replicate.database.max_staging, Some("10GiB".parse().unwrap()));
+        assert_eq!(config.replicate.database.wal, Some(true));
         assert_eq!(config.database[0].name.as_deref(), Some("team/app"));
         assert_eq!(config.directory[0].exclude, ["tmp-*"]);
     }
@@ -196,8 +246,10 @@ mod tests {
         let (example, _) = section.split_once("`aquifer config check").unwrap();
         let example: Vec<&str> = example.lines().filter_map(|line| line.strip_prefix("    ")).collect();
         let config = parse(&example.join("\n")).unwrap();
-        assert_eq!(config.replicate.given().len(), keys_of::<ReplicateFlags>().len());
+        let keys = keys_of::<DatabaseSettings>().len() + keys_of::<ProcessSettings>().len();
+        assert_eq!(given(&config.replicate).len(), keys);
         assert_eq!((config.database.len(), config.directory.len()), (1, 1));
+        assert!(given(&config.database[0].own).len() > 1);
     }
 
     #[test]
@@ -209,7 +261,7 @@ mod tests {
         );
         let error = parse("[[database]]\npath = 'a'\n[[database]]\npfad = 'b'\n").unwrap_err().to_string();
         assert!(error.starts_with("fleet.toml:4:1: unknown key 'pfad'"), "{error}");
-        assert!(error.contains("known here are path, name"), "{error}");
+        assert!(error.contains("known here are path, name, wal"), "{error}");
         let error = parse("zzz = 1\nAAA = 2\n").unwrap_err().to_string();
         assert!(error.starts_with("fleet.toml:1:1: unknown key 'zzz'; known here are store,"), "{error}");
     }
@@ -219,6 +271,13 @@ mod tests {
         let error = parse("[replicate]\ninterval = \"soon\"\n").unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("'soon' is no length of time"), "{error}");
         assert!(parse("[[database]]\nname = 'x'\n").unwrap_err().to_string().contains("path"));
+        for wrong in
+            ["replicate = 1\n", "database = 'a.db'\n", "[database]\npath = 'a.db'\n", "directory = [1]\n"]
+        {
+            assert!(parse(wrong).unwrap_err().to_string().contains("line 1"), "{wrong}");
+        }
+        let error = parse("[[database]]\npath = 'a'\nfanout = 1\n").unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("2 or more"), "{error}");
         assert!(parse("store = \n").unwrap_err().to_string().contains("line 1"));
     }
 

@@ -3,6 +3,8 @@
 mod file;
 mod keys;
 mod merge;
+mod settings;
 
 pub(crate) use file::{ConfigError, DatabaseEntry, DirectoryEntry};
-pub(crate) use merge::{Origin, ReplicateFlags, Setting, Settings};
+pub(crate) use merge::{Origin, Setting, Settings};
+pub(crate) use settings::{DatabaseSettings, ReplicateSettings, given};

@@ -34,6 +34,29 @@ fn merged_settings_tell_where_each_came_from() {
 }
 
 #[test]
+fn each_database_is_told_with_its_own_settings_and_those_that_it_inherits() {
+    let world = World::new();
+    let own = "interval = \"9s\"\n[[database]]\npath = \"b.db\"\nname = \"b\"\n[[directory]]\npath = \"more\"\nfanout = 4\n";
+    std::fs::write(world.path("fleet.toml"), format!("{FLEET}{own}")).unwrap();
+    let args = ["config", "check", "--config", "fleet.toml", "--retain", "7d"];
+    let json = world.run(&[&args[..], &["--json"]].concat()).ok().json();
+    let setting = |of: &serde_json::Value, key: &str| {
+        let found = of["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == key).cloned();
+        let found = found.unwrap_or_default();
+        (found["value"].clone(), found["origin"].clone())
+    };
+    let (first, second) = (&json["databases"][0], &json["databases"][1]);
+    assert_eq!((&first["path"], &second["name"]), (&"app.db".into(), &"b".into()));
+    assert_eq!(setting(first, "interval"), ("9s".into(), "entry".into()));
+    assert_eq!(setting(second, "interval"), ("1s".into(), "file".into()));
+    assert_eq!(setting(first, "retain"), ("7d".into(), "command-line".into()));
+    assert_eq!(setting(&json["directories"][0], "fanout"), (4.into(), "entry".into()));
+    assert_eq!(setting(second, "fanout"), Default::default());
+    let text = world.run(&args).ok().stdout;
+    assert!(text.contains("  interval  9s") && text.contains("for it alone"), "{text}");
+}
+
+#[test]
 fn secrets_are_never_printed() {
     let world = World::new();
     let environment =

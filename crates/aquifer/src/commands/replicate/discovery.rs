@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::config::{DatabaseEntry, DirectoryEntry};
+use crate::config::{DatabaseEntry, DatabaseSettings, DirectoryEntry};
 use crate::error::CliError;
 
 /// What every SQLite database starts with: sqlite.org/fileformat2.html, "The Database Header".
@@ -19,8 +19,6 @@ pub(super) struct Discovery {
     places: Vec<Place>,
     /// Databases that were reported.
     found: HashSet<PathBuf>,
-    /// Pass over databases that are not in WAL mode until they are.
-    needs_wal: bool,
     /// Those that are passed over, and were told of.
     told: HashSet<PathBuf>,
 }
@@ -32,6 +30,10 @@ struct Place {
     /// What files are called.
     pattern: String,
     exclude: Vec<String>,
+    /// What its databases have for themselves.
+    own: DatabaseSettings,
+    /// Pass over databases that are not in WAL mode until they are.
+    needs_wal: bool,
     /// The directory's time of change when it was looked at; `None` to look at it again in any case.
     seen: Option<SystemTime>,
 }
@@ -45,9 +47,12 @@ pub(super) fn is_pattern(path: &Path) -> bool {
 impl Discovery {
     /// Of these directories and patterns. Nothing is looked at yet.
     ///
-    /// With `needs_wal`, databases in a rollback-journal mode are passed over until they are in WAL mode: as
+    /// Where `needs_wal`, databases in a rollback-journal mode are passed over until they are in WAL mode: as
     /// applications begin them, and then switch.
-    pub(super) fn new(entries: &[DirectoryEntry], needs_wal: bool) -> Result<Discovery, CliError> {
+    pub(super) fn new(
+        entries: &[DirectoryEntry],
+        needs_wal: impl Fn(&DirectoryEntry) -> bool,
+    ) -> Result<Discovery, CliError> {
         let place = |entry: &DirectoryEntry| {
             let (directory, pattern) = if is_pattern(&entry.path) {
                 let parent = entry.path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -62,10 +67,17 @@ impl Discovery {
                     entry.path.display()
                 )));
             }
-            Ok(Place { directory, pattern, exclude: entry.exclude.clone(), seen: None })
+            Ok(Place {
+                directory,
+                pattern,
+                exclude: entry.exclude.clone(),
+                own: entry.own.clone(),
+                needs_wal: needs_wal(entry),
+                seen: None,
+            })
         };
         let places = entries.iter().map(place).collect::<Result<_, _>>()?;
-        Ok(Discovery { places, found: HashSet::new(), needs_wal, told: HashSet::new() })
+        Ok(Discovery { places, found: HashSet::new(), told: HashSet::new() })
     }
 
     /// Whether there is anywhere to look.
@@ -98,7 +110,7 @@ impl Discovery {
                     continue;
                 }
                 match looks(&path) {
-                    Looks::Database { wal: false } if self.needs_wal => {
+                    Looks::Database { wal: false } if place.needs_wal => {
                         settled = false;
                         if self.told.insert(path.clone()) {
                             tracing::warn!(
@@ -110,7 +122,7 @@ impl Discovery {
                     }
                     Looks::Database { .. } => {
                         self.found.insert(path.clone());
-                        new.push(DatabaseEntry { path, name: None });
+                        new.push(DatabaseEntry { path, name: None, own: place.own.clone() });
                     }
                     // Its first transaction will not change the directory.
                     Looks::Unfinished => settled = false,
@@ -198,7 +210,7 @@ mod tests {
     }
 
     fn entry(path: PathBuf) -> DirectoryEntry {
-        DirectoryEntry { path, exclude: vec!["tmp-*".into()] }
+        DirectoryEntry { path, exclude: vec!["tmp-*".into()], own: DatabaseSettings::default() }
     }
 
     #[test]
@@ -228,7 +240,7 @@ mod tests {
         write("a.db-wal", &database);
         write("notes.txt", b"not a database at all");
         write("later.db", b"");
-        let mut all = Discovery::new(&[entry(dir.path().to_owned())], false).unwrap();
+        let mut all = Discovery::new(&[entry(dir.path().to_owned())], |_| false).unwrap();
         assert_eq!(names(&all.scan().unwrap()), ["a.db", "b.sqlite"]);
         assert_eq!(names(&all.scan().unwrap()), [""; 0]);
         // What was empty, and what was not there.
@@ -236,14 +248,15 @@ mod tests {
         write("new.db", &database);
         assert_eq!(names(&all.scan().unwrap()), ["later.db", "new.db"]);
 
-        let mut some = Discovery::new(&[entry(dir.path().join("*.db"))], false).unwrap();
+        let mut some = Discovery::new(&[entry(dir.path().join("*.db"))], |_| false).unwrap();
         assert_eq!(names(&some.scan().unwrap()), ["a.db", "later.db", "new.db"]);
     }
 
     #[test]
     fn directory_that_is_missing_is_named() {
-        let error = Discovery::new(&[entry("/nowhere/at/all".into())], false).unwrap().scan().unwrap_err();
+        let error =
+            Discovery::new(&[entry("/nowhere/at/all".into())], |_| false).unwrap().scan().unwrap_err();
         assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
-        assert!(Discovery::new(&[entry("/nowhere/*/x.db*".into())], false).is_err());
+        assert!(Discovery::new(&[entry("/nowhere/*/x.db*".into())], |_| false).is_err());
     }
 }

@@ -4,7 +4,6 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aquifer_replicate::{ReplicaState, ReplicaStatus, Replicator};
 use axum::Router;
@@ -16,6 +15,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::roster::Roster;
 use super::verifier::Verifications;
 use crate::error::CliError;
 
@@ -23,8 +23,7 @@ use crate::error::CliError;
 #[derive(Debug, Clone)]
 pub(super) struct Watched {
     pub(super) replicator: Arc<Replicator>,
-    /// Lag beyond which a database is unhealthy.
-    pub(super) lag_bound: Duration,
+    pub(super) roster: Roster,
     pub(super) verifications: Verifications,
 }
 
@@ -50,7 +49,7 @@ async fn healthz(State(watched): State<Watched>) -> impl IntoResponse {
         .iter()
         .filter_map(|status| {
             let failed = verifications.get(&status.name).and_then(|of| of.failure.clone());
-            if failed.is_none() && status.is_healthy(watched.lag_bound) {
+            if failed.is_none() && status.is_healthy(watched.roster.of(&status.name).lag_bound) {
                 return None;
             }
             let (state, reason) = state(&status.state);
@@ -121,7 +120,7 @@ fn render(watched: &Watched) -> String {
     }
     head(&mut text, "aquifer_healthy", "gauge", "1 if the database is within its lag bound and replicated.");
     for status in &statuses {
-        let healthy = u8::from(status.is_healthy(watched.lag_bound));
+        let healthy = u8::from(status.is_healthy(watched.roster.of(&status.name).lag_bound));
         let _ = writeln!(text, "aquifer_healthy{{database=\"{}\"}} {healthy}", label(&status.name));
     }
     head(

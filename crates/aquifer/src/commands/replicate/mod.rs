@@ -4,22 +4,24 @@ mod child;
 mod discovery;
 mod health;
 mod once;
+mod roster;
 mod run;
 mod verifier;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use aquifer_log::{DatabaseName, Retention, Store};
 use aquifer_replicate::{ReplicaOptions, Replicator};
 use clap::Args;
 
-use crate::config::{DatabaseEntry, DirectoryEntry, ReplicateFlags};
+use crate::config::{DatabaseEntry, DatabaseSettings, DirectoryEntry, ReplicateSettings};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::fencing::Fencing;
 use crate::session::Session;
+use crate::units::Length;
+use roster::Roster;
 
 /// Replicate databases into the store, for as long as it runs
 ///
@@ -36,6 +38,10 @@ pub(crate) struct Replicate {
     #[arg(long, conflicts_with = "command")]
     once: bool,
 
+    /// With --once: give up, with code 6, when the store has been away for so long
+    #[arg(long, value_name = "LENGTH", default_value = "30s", requires = "once")]
+    give_up_after: Length,
+
     /// The database's name in the store, if there is one FILE [default: the file's name]
     #[arg(long, value_name = "NAME")]
     name: Option<DatabaseName>,
@@ -49,7 +55,7 @@ pub(crate) struct Replicate {
     new_generation: bool,
 
     #[command(flatten)]
-    flags: ReplicateFlags,
+    flags: ReplicateSettings,
 
     /// A command to run meanwhile
     #[arg(last = true, value_name = "COMMAND")]
@@ -65,7 +71,7 @@ struct Sources {
 
 impl Replicate {
     /// What the command line says about replication.
-    pub(crate) fn flags(&self) -> ReplicateFlags {
+    pub(crate) fn flags(&self) -> ReplicateSettings {
         self.flags.clone()
     }
 
@@ -86,12 +92,13 @@ impl Replicate {
             sources.databases.clone_from(&session.settings.databases);
             sources.directories.clone_from(&session.settings.directories);
         }
-        for path in &self.files {
-            if discovery::is_pattern(path) || path.is_dir() {
+        for path in self.files.iter().cloned() {
+            let own = DatabaseSettings::default();
+            if discovery::is_pattern(&path) || path.is_dir() {
                 let exclude = self.exclude.clone();
-                sources.directories.push(DirectoryEntry { path: path.clone(), exclude });
+                sources.directories.push(DirectoryEntry { path, exclude, own });
             } else {
-                sources.databases.push(DatabaseEntry { path: path.clone(), name: None });
+                sources.databases.push(DatabaseEntry { path, name: None, own });
             }
         }
         if let Some(name) = &self.name {
@@ -109,42 +116,50 @@ impl Replicate {
     /// The replicator, with no databases yet.
     async fn replicator(&self, session: &Session) -> Result<Replicator, CliError> {
         let store = fit_for_writing(session.store()?, session, self.once).await?;
-        let mut builder = Replicator::builder(store).options(self.options(session));
-        if let Some(requests) = session.settings.replicate.max_requests_per_hour {
+        let mut builder = Replicator::builder(store);
+        if let Some(requests) = session.settings.replicate.process.max_requests_per_hour {
             builder = builder.max_requests_per_hour(requests);
         }
         Ok(builder.start())
     }
 
-    fn options(&self, session: &Session) -> ReplicaOptions {
-        let flags = &session.settings.replicate;
-        let mut options = ReplicaOptions { new_generation: self.new_generation, ..ReplicaOptions::default() };
-        if let Some(interval) = flags.interval {
-            options.interval = interval.0;
-        }
-        if let Some(wal) = flags.wal {
-            options.switch_to_wal = wal;
-        }
-        if let Some(most) = flags.max_staging {
-            options.max_staging = most.0;
-        }
-        options.upkeep.retention = flags.retain.map(|window| Retention::of(window.0));
-        options
-    }
-
-    /// Adds a database. State directories are one per database, also where they share a parent.
+    /// Adds a database, as its settings say.
     fn add(
         &self,
         replicator: &Replicator,
+        roster: &Roster,
         session: &Session,
         database: &DatabaseEntry,
     ) -> Result<DatabaseName, CliError> {
         let name = database_name(database)?;
-        let mut options = self.options(session);
-        if let Some(parent) = &session.settings.replicate.state_dir {
-            options.state_dir = Some(parent.join(name.to_component()));
+        let settings = session.settings.of(&database.own);
+        replicator.add_with(&database.path, Some(name.clone()), self.options(&settings, &name))?;
+        roster.note(&name, &settings);
+        Ok(name)
+    }
+
+    fn options(&self, settings: &DatabaseSettings, name: &DatabaseName) -> ReplicaOptions {
+        let mut options = ReplicaOptions { new_generation: self.new_generation, ..ReplicaOptions::default() };
+        if let Some(interval) = settings.interval {
+            options.interval = interval.0;
         }
-        Ok(replicator.add_with(&database.path, Some(name), options)?)
+        if let Some(wal) = settings.wal {
+            options.switch_to_wal = wal;
+        }
+        if let Some(most) = settings.max_staging {
+            options.max_staging = most.0;
+        }
+        if let Some(fanout) = settings.fanout {
+            options.upkeep.levels.fanout = fanout;
+        }
+        if let Some(share) = settings.snapshot_share {
+            options.upkeep.snapshot_share = share;
+        }
+        let grace = settings.retain_grace.map_or(Retention::GRACE, |grace| grace.0);
+        options.upkeep.retention = settings.retain.map(|window| Retention { window: window.0, grace });
+        // One directory per database, also where they share a parent.
+        options.state_dir = settings.state_dir.as_ref().map(|parent| parent.join(name.to_component()));
+        options
     }
 }
 
@@ -179,6 +194,3 @@ async fn fit_for_writing(store: Store, session: &Session, once: bool) -> Result<
     tracing::warn!(store = store.url(), "the store does not honour put-if-absent: writers are not fenced");
     Ok(store.unfenced())
 }
-
-/// Time after which a store that is away is told of, where somebody waits for the end.
-const OUTAGE_PATIENCE: Duration = Duration::from_secs(30);

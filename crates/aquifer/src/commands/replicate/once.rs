@@ -13,7 +13,8 @@ use futures::stream::FuturesUnordered;
 use serde::Serialize;
 
 use super::discovery::Discovery;
-use super::{OUTAGE_PATIENCE, Replicate, Sources};
+use super::roster::Roster;
+use super::{Replicate, Sources};
 use crate::error::{CliError, Told};
 use crate::exit::Exit;
 use crate::output::Report;
@@ -56,12 +57,13 @@ pub(super) async fn ship(
         })?;
     }
     let replicator = command.replicator(session).await?;
-    let found = Discovery::new(&sources.directories, false)?.scan()?;
+    let found = Discovery::new(&sources.directories, |_| false)?.scan()?;
+    let roster = Roster::default();
     let mut names = Vec::new();
     for database in sources.databases.iter().chain(&found) {
-        names.push(command.add(&replicator, session, database)?);
+        names.push(command.add(&replicator, &roster, session, database)?);
     }
-    let mut results = sync_all(&replicator, &names).await;
+    let mut results = sync_all(&replicator, &names, command.give_up_after.0).await;
     let mut failure = None;
     let mut databases = Vec::new();
     for ReplicaStatus { name, path, shipped_bytes, .. } in replicator.status() {
@@ -99,6 +101,7 @@ pub(super) async fn ship(
 async fn sync_all(
     replicator: &Replicator,
     names: &[DatabaseName],
+    give_up_after: Duration,
 ) -> BTreeMap<DatabaseName, Result<Option<Revision>, CliError>> {
     let mut results = BTreeMap::new();
     let mut syncing: FuturesUnordered<_> = names
@@ -123,7 +126,7 @@ async fn sync_all(
                     stuck_since = None;
                     continue;
                 };
-                if stuck_since.get_or_insert_with(Instant::now).elapsed() >= OUTAGE_PATIENCE {
+                if stuck_since.get_or_insert_with(Instant::now).elapsed() >= give_up_after {
                     results.extend(stuck.into_iter().map(|(name, error)| (name, Err(error))));
                     return results;
                 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::child::{self, Signals};
 use super::discovery::Discovery;
 use super::health::{self, Watched};
+use super::roster::Roster;
 use super::verifier::{self, Verifications};
 use super::{Replicate, Sources, database_name};
 use crate::commands::restore::{is_no_replica, show_progress};
@@ -25,8 +26,6 @@ use crate::session::Session;
 
 /// How often to look for new databases, and at how the replicas do.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Lag behind which /healthz calls a database unhealthy, if nobody says.
-const LAG_BOUND: Duration = Duration::from_mins(1);
 
 /// Shipping the rest takes so long only where the store is slow or away.
 const REMARK_AFTER: Duration = Duration::from_secs(3);
@@ -55,22 +54,25 @@ pub(super) async fn replicate(
             }
         }
     }
-    let replicator = tokio::select! {
-        replicator = command.replicator(session) => Arc::new(replicator?),
-        number = signals.next() => return Ok(Exit::Signal(number)),
+    let (replicator, is_over) = match start(command, session, &mut signals).await? {
+        Ok(started) => started,
+        Err(exit) => return Ok(exit),
     };
-    let needs_wal = session.settings.replicate.wal != Some(true);
-    let mut discovery = Discovery::new(&sources.directories, needs_wal)?;
+    let mut discovery =
+        Discovery::new(&sources.directories, |entry| session.settings.of(&entry.own).wal != Some(true))?;
+    let roster = Roster::default();
     for database in sources.databases.iter().chain(&discovery.scan()?) {
-        command.add(&replicator, session, database)?;
+        command.add(&replicator, &roster, session, database)?;
     }
-    let flags = &session.settings.replicate;
-    let lag_bound = flags.lag_bound.map_or(LAG_BOUND, |bound| bound.0);
+    if is_over {
+        return finish(session, replicator, Ended::Signal, &mut signals).await;
+    }
     let verifications = Verifications::default();
-    let server = match flags.metrics {
+    let server = match session.settings.replicate.process.metrics {
         Some(address) => {
-            let (replicator, verifications) = (Arc::clone(&replicator), verifications.clone());
-            Some(health::serve(address, Watched { replicator, lag_bound, verifications }).await?)
+            let (replicator, roster, verifications) =
+                (Arc::clone(&replicator), roster.clone(), verifications.clone());
+            Some(health::serve(address, Watched { replicator, roster, verifications }).await?)
         }
         None => None,
     };
@@ -83,13 +85,8 @@ pub(super) async fn replicate(
         replicator.store().url()
     ));
     let ended = {
-        let verifying = async {
-            match flags.verify_every {
-                Some(every) => verifier::run(&replicator, every.0, &verifications).await,
-                None => std::future::pending().await,
-            }
-        };
-        let watching = watch(command, session, &replicator, &mut discovery);
+        let verifying = verifier::run(&replicator, &roster, &verifications);
+        let watching = watch(command, session, &replicator, &roster, &mut discovery);
         let watching = async {
             tokio::select! {
                 stopped = watching => stopped,
@@ -123,6 +120,28 @@ pub(super) async fn replicate(
         drop(server.await);
     }
     finish(session, replicator, ended, &mut signals).await
+}
+
+/// Starts the replicator, and says whether it was told to end meanwhile: what is committed is shipped even so. Where
+/// there is a command, which then is not run, or at the second signal, the process ends at once.
+async fn start(
+    command: &Replicate,
+    session: &Session,
+    signals: &mut Signals,
+) -> Result<Result<(Arc<Replicator>, bool), Exit>, CliError> {
+    let mut starting = std::pin::pin!(command.replicator(session));
+    let mut is_over = false;
+    loop {
+        tokio::select! {
+            replicator = &mut starting => return Ok(Ok((Arc::new(replicator?), is_over))),
+            number = signals.next() => {
+                if is_over || !command.command.is_empty() {
+                    return Ok(Err(Exit::Signal(number)));
+                }
+                is_over = true;
+            }
+        }
+    }
 }
 
 /// Why replication comes to its end.
@@ -195,6 +214,7 @@ async fn watch(
     command: &Replicate,
     session: &Session,
     replicator: &Replicator,
+    roster: &Roster,
     discovery: &mut Discovery,
 ) -> Result<Ended, CliError> {
     let mut told: HashMap<DatabaseName, &'static str> = HashMap::new();
@@ -206,7 +226,7 @@ async fn watch(
             match tokio::task::block_in_place(|| discovery.scan()) {
                 Ok(found) => {
                     for database in found {
-                        if let Err(error) = command.add(replicator, session, &database) {
+                        if let Err(error) = command.add(replicator, roster, session, &database) {
                             tracing::error!(%error, "cannot replicate a new database");
                         }
                     }

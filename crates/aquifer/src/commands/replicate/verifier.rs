@@ -9,8 +9,11 @@ use aquifer_log::store::Patience;
 use aquifer_log::{DatabaseName, DatabaseStore, PlanError, Scope, Target, Verified, verify};
 use aquifer_replicate::Replicator;
 
-/// How often to look whether a verification is due.
+use super::roster::Roster;
+
+/// How often to look whether a verification is due: as often as the most impatient database wants it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_LEAST: Duration = Duration::from_millis(10);
 /// After a store could not be reached.
 const RETRY_AFTER: Duration = Duration::from_mins(1);
 
@@ -54,16 +57,16 @@ impl Verifications {
     }
 }
 
-/// Verifies each database once per `every`, one at a time. The first time comes after a tenth of it: a process that
-/// is restarted often does not read the whole store each time.
-pub(super) async fn run(replicator: &Replicator, every: Duration, verifications: &Verifications) {
+/// Verifies each database as often as its terms say, one at a time. The first time comes after a tenth of it: a process
+/// that is restarted often does not read the whole store each time.
+pub(super) async fn run(replicator: &Replicator, roster: &Roster, verifications: &Verifications) {
     let mut due: BTreeMap<DatabaseName, Instant> = BTreeMap::new();
     let store = replicator.store().with_patience(Patience::BACKGROUND);
-    let mut look = tokio::time::interval(LOOK_EVERY.min(every).max(Duration::from_millis(1)));
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        look.tick().await;
+        let mut pause = LOOK_EVERY;
         for status in replicator.status() {
+            let Some(every) = roster.of(&status.name).verify_every else { continue };
+            pause = pause.min(every).max(LOOK_LEAST);
             let at = *due.entry(status.name.clone()).or_insert_with(|| Instant::now() + every / 10);
             // What never became durable cannot be restored, and its lag says so.
             if Instant::now() < at || status.durable.is_none() {
@@ -80,6 +83,7 @@ pub(super) async fn run(replicator: &Replicator, every: Duration, verifications:
             };
             due.insert(status.name, Instant::now() + next);
         }
+        tokio::time::sleep(pause).await;
     }
 }
 
