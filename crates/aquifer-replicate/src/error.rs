@@ -31,6 +31,16 @@ pub enum Error {
         writer: WriterNonce,
     },
 
+    /// The generation was removed from the store while it was extended: a new one is begun. Replicas handle it by
+    /// themselves.
+    #[error("generation {generation} of {database} was removed from the store")]
+    Removed {
+        /// The database's name.
+        database: String,
+        /// The generation.
+        generation: GenerationId,
+    },
+
     /// A batch could not be encoded: a defect of this program.
     #[error("a batch cannot be encoded: {0}")]
     Encode(aquifer_format::segment::EncodeError),
@@ -109,14 +119,30 @@ impl Error {
     /// Whether the same step may succeed later, without anyone mending anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Error::Sqlite(e) => {
-                e.is_transient()
-                    || matches!(e, aquifer_sqlite::Error::Missing(_) | aquifer_sqlite::Error::Empty(_))
-            }
+            Error::Sqlite(e) => e.is_transient() || self.is_without_database(),
             Error::Log(e) => e.is_transient(),
-            Error::Behind { .. } => true,
+            Error::Behind { .. } | Error::Removed { .. } => true,
+            Error::State { .. } => self.is_full(),
             _ => false,
         }
+    }
+
+    /// Whether a disk has no room: for local state, or for what a checkpoint writes.
+    pub(crate) fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match self {
+            Error::State { source, .. } => {
+                matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+            }
+            Error::Sqlite(e) => e.is_full(),
+            _ => false,
+        }
+    }
+
+    /// Whether there is no database yet: no file, or an empty one.
+    pub(crate) fn is_without_database(&self) -> bool {
+        use aquifer_sqlite::Error::{Empty, Missing};
+        matches!(self, Error::Sqlite(Missing(_) | Empty(_)))
     }
 
     pub(crate) fn state(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {

@@ -23,6 +23,10 @@ pub struct ReplicaOptions {
     pub max_staging: u64,
     /// When a put takes longer than this, what is committed meanwhile is captured to disk instead of waiting in the WAL.
     pub stage_after: Duration,
+    /// For how long it is believed that nobody else has extended the generation since it was last looked at or put to.
+    /// Later, the store is asked after a put, with two requests. Must be shorter than the time for which any retention
+    /// of this database keeps a segment, grace time included.
+    pub proof_lasts: Duration,
     /// Sizes at which the WAL is checkpointed.
     pub wal: WalLimits,
     /// Compaction, snapshots, retention.
@@ -40,9 +44,18 @@ impl Default for ReplicaOptions {
             new_generation: false,
             max_staging: 1 << 30,
             stage_after: Duration::from_secs(2),
+            proof_lasts: Duration::from_mins(10),
             wal: WalLimits::default(),
             upkeep: UpkeepOptions::default(),
             poll: Duration::from_secs(1),
         }
+    }
+}
+
+impl ReplicaOptions {
+    /// [`proof_lasts`](ReplicaOptions::proof_lasts), shorter where this replica's own retention is.
+    pub(crate) fn proof_lasts(&self) -> Duration {
+        let kept = self.upkeep.retention.map(|retention| (retention.window + retention.grace) / 2);
+        kept.map_or(self.proof_lasts, |kept| kept.min(self.proof_lasts))
     }
 }

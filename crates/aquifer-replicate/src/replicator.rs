@@ -218,11 +218,12 @@ impl Replicator {
         stop(running).await
     }
 
-    /// Ships what is committed in all databases, and stops. Fails with the first error, after all have stopped.
+    /// Ships what is committed in all databases, and stops. Fails with the first error, after all have stopped. A
+    /// database that is still waited for has nothing to ship.
     ///
     /// Waits for as long as the store cannot be reached; dropping the future stops at once, with what was not shipped
     /// left to the next run.
-    pub async fn shutdown(self) -> Result<()> {
+    pub async fn shutdown(&self) -> Result<()> {
         let all = std::mem::take(&mut *self.replicas.lock());
         let stopped = futures::future::join_all(all.into_values().map(stop)).await;
         stopped.into_iter().find_map(Result::err).map_or(Ok(()), Err)
@@ -238,10 +239,27 @@ impl Drop for Replicator {
 }
 
 async fn stop(running: Running) -> Result<Option<Revision>> {
-    let answer = ask(&running.commands, Command::Stop).await;
-    drop(running.commands);
-    let _ = running.task.await;
+    let Running { commands, task, .. } = running;
+    let task = AbortOnDrop(task);
+    let answer = ask(&commands, Command::Stop).await;
+    drop(commands);
+    task.ended().await;
     answer
+}
+
+/// A task that ends with whoever waits for it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    async fn ended(mut self) {
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 async fn ask(

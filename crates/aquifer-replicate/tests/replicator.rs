@@ -266,6 +266,38 @@ async fn a_put_that_took_effect_in_a_run_that_died_is_taken_over() {
 }
 
 #[tokio::test]
+async fn a_run_that_began_in_an_outage_is_recognised_after_its_death() {
+    let stage = Stage::new();
+    let options = ReplicaOptions { stage_after: Duration::ZERO, ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options.clone());
+    replicator.sync().await.unwrap();
+    stage.faults.set_offline(true);
+    stage.app.put(1, 2000);
+    until(&replicator, "staged", |s| s.staged_bytes > 0).await;
+    let before = replicator.status()[0].durable.unwrap();
+    drop(replicator);
+    // The second run puts what the first one staged, and then a batch of its own, whose outcome it does not live to
+    // know.
+    let options = ReplicaOptions { stage_after: Duration::from_hours(1), ..options };
+    let replicator = started_again(&stage, &options).await;
+    let own = format!("app.db/{}/0/{}.seg", before.generation, before.txid.next().next().to_hex());
+    stage.faults.inject(Rule::on(Op::Create, &own, Fault::LoseAnswer));
+    stage.faults.inject(Rule::on(Op::Get, &own, Fault::Hold(aquifer_testkit::fault_store::Gate::new())));
+    stage.faults.set_offline(false);
+    stage.app.put(2, 2000);
+    while object_store::ObjectStoreExt::head(stage.faults.inner(), &own.clone().into()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(replicator);
+    stage.faults.clear();
+    stage.app.put(3, 2000);
+    let replicator = started_again(&stage, &options).await;
+    replicator.sync().await.unwrap();
+    assert_eq!(replicator.status()[0].durable.unwrap().generation, before.generation);
+    stage.assert_replica_is_the_database().await;
+}
+
+#[tokio::test]
 async fn a_writer_whose_txid_is_taken_stops_and_says_so() {
     let stage = Stage::new();
     let replicator = stage.start();
@@ -292,6 +324,100 @@ async fn a_writer_whose_txid_is_taken_stops_and_says_so() {
     assert_eq!(status.durable, Some(durable), "nothing is acknowledged after it");
     stage.app.put(3, 2000);
     assert!(replicator.sync().await.is_err());
+}
+
+/// A writer stands still while its create is on its way; another takes the generation over, and retention deletes what it
+/// wrote under the very txid that the first is about to create.
+#[tokio::test]
+async fn a_writer_that_stood_still_for_longer_than_retention_keeps_is_fenced() {
+    use aquifer_testkit::fault_store::Gate;
+    for was_paused_for_long in [true, false] {
+        let stage = Stage::new();
+        let proof_lasts = if was_paused_for_long { Duration::ZERO } else { Duration::from_hours(1) };
+        let replicator = stage.start_with(ReplicaOptions { proof_lasts, ..ReplicaOptions::default() });
+        replicator.sync().await.unwrap();
+        let durable = replicator.status()[0].durable.unwrap();
+        let gate = Gate::new();
+        stage.faults.inject(Rule::on(Op::Create, "/0/", Fault::Hold(gate.clone())).times(1));
+        stage.app.put(1, 2000);
+        until(&replicator, "under way", |s| s.behind_txids == 1).await;
+        // Only the last segment of the other is left.
+        let (_, pages) = read_log(&stage.database(), durable.generation).await;
+        let last = Txid::new(durable.txid.get() + 40);
+        let key =
+            stage.database().layout().segment(durable.generation, aquifer_log::SegmentKey::shipped(last));
+        assert!(stage.store.create(&key, foreign_segment(last, &pages)).await.unwrap().is_ours());
+        gate.open();
+        if was_paused_for_long {
+            let error = replicator.sync().await.unwrap_err();
+            assert!(matches!(&error, Error::Fenced { txid, .. } if *txid == durable.txid.next()), "{error}");
+            assert_eq!(replicator.status()[0].durable, Some(durable), "nothing is acknowledged");
+        } else {
+            // What this would do without the look: it believes the store.
+            replicator.sync().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_generation_that_was_removed_meanwhile_is_not_extended() {
+    let stage = Stage::new();
+    let options = ReplicaOptions { proof_lasts: Duration::ZERO, ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options);
+    replicator.sync().await.unwrap();
+    let durable = replicator.status()[0].durable.unwrap();
+    aquifer_log::remove_generation(&stage.database(), durable.generation).await.unwrap();
+    stage.app.put(1, 2000);
+    replicator.sync().await.unwrap();
+    assert_ne!(replicator.status()[0].durable.unwrap().generation, durable.generation);
+    stage.assert_replica_is_the_database().await;
+}
+
+#[tokio::test]
+async fn staged_batches_that_got_lost_on_this_disk_leave_no_gap() {
+    for lost in 0..4 {
+        let stage = Stage::new();
+        let state_dir = stage.app.dir.path().join("state");
+        let options = ReplicaOptions {
+            stage_after: Duration::ZERO,
+            state_dir: Some(state_dir.clone()),
+            wal: WalLimits { soft: 50_000, ..WalLimits::default() },
+            ..ReplicaOptions::default()
+        };
+        let replicator = stage.start_with(options.clone());
+        replicator.sync().await.unwrap();
+        let generation = replicator.status()[0].durable.unwrap().generation;
+        stage.faults.set_offline(true);
+        // More than two batches are staged only for a WAL that is large.
+        let deadline = std::time::Instant::now() + Duration::from_mins(1);
+        while replicator.status()[0].behind_txids < 3 && std::time::Instant::now() < deadline {
+            stage.app.put(1, 30_000);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        until(&replicator, "staged", |s| s.behind_txids > 2 && s.staged_bytes > 0).await;
+        drop(replicator);
+        let staging = state_dir.read_dir().unwrap().next().unwrap().unwrap().path().join("staging");
+        let mut files: Vec<_> = staging.read_dir().unwrap().map(|f| f.unwrap().path()).collect();
+        files.sort();
+        assert!(files.len() >= 3, "{files:?}");
+        match files.get(lost) {
+            Some(file) if lost != 1 => std::fs::remove_file(file).unwrap(),
+            // Damaged instead.
+            file => {
+                let file = file.unwrap_or(&files[0]);
+                let mut bytes = std::fs::read(file).unwrap();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                std::fs::write(file, bytes).unwrap();
+            }
+        }
+        stage.faults.set_offline(lost % 2 == 0);
+        let replicator = started_again(&stage, &options).await;
+        stage.faults.set_offline(false);
+        replicator.sync().await.unwrap();
+        assert_eq!(replicator.status()[0].durable.unwrap().generation, generation);
+        stage.assert_replica_is_the_database().await;
+    }
 }
 
 fn foreign_segment(txid: Txid, pages: &[Vec<u8>]) -> Vec<u8> {
@@ -361,6 +487,64 @@ async fn an_idle_database_causes_no_request() {
     stage.assert_replica_is_the_database().await;
 }
 
+/// Another process that writes to the WAL's index, as one that recovers it does: readers find it unfinished, and its lock
+/// taken.
+struct Recovery(std::process::Child);
+
+impl Recovery {
+    /// Byte 122 of the index is the lock of whoever recovers it (`WAL_RECOVER_LOCK` in wal.c).
+    const SCRIPT: &str = "import fcntl, sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+         db.execute('BEGIN IMMEDIATE')\nshm = open(sys.argv[1] + '-shm', 'r+b', buffering=0)\n\
+         fcntl.lockf(shm, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 122)\nheader = shm.read(8)\nshm.seek(0)\nshm.write(bytes(8))\nprint('begun', flush=True)\n\
+         sys.stdin.readline()\nshm.seek(0)\nshm.write(header)\ndb.execute('COMMIT')\nprint('done', flush=True)\n";
+
+    fn begin(database: &std::path::Path) -> Recovery {
+        use std::process::{Command, Stdio};
+        let mut command = Command::new("python3");
+        let command = command.arg("-c").arg(Recovery::SCRIPT).arg(database);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Recovery::hear(&mut child, "begun");
+        Recovery(child)
+    }
+
+    fn hear(child: &mut std::process::Child, expected: &str) {
+        use std::io::Read;
+        let mut said = vec![0; expected.len() + 1];
+        child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+        assert_eq!(said.trim_ascii(), expected.as_bytes());
+    }
+
+    fn end(mut self) {
+        use std::io::Write;
+        self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        Recovery::hear(&mut self.0, "done");
+        self.0.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_busy_is_not_taken_for_one_without_news() {
+    use aquifer_testkit::fault_store::Gate;
+    let stage = Stage::new();
+    let options = ReplicaOptions { stage_after: Duration::from_hours(1), ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options);
+    replicator.sync().await.unwrap();
+    let gate = Gate::new();
+    stage.faults.inject(Rule::on(Op::Create, "/0/", Fault::Hold(gate.clone())).times(1));
+    stage.app.put(1, 2000);
+    until(&replicator, "under way", |s| s.behind_txids == 1).await;
+    // Committed while nothing is captured, and when it may be, the database is busy.
+    stage.app.put(2, 2000);
+    let recovery = Recovery::begin(&stage.app.path);
+    gate.open();
+    until(&replicator, "durable", |s| s.behind_txids == 0).await;
+    let early = tokio::time::timeout(Duration::from_millis(300), replicator.sync()).await;
+    assert!(early.is_err(), "not all that was committed is durable: {early:?}");
+    recovery.end();
+    replicator.sync().await.unwrap();
+    stage.assert_replica_is_the_database().await;
+}
+
 #[tokio::test]
 async fn an_interval_makes_fewer_and_larger_batches() {
     let stage = Stage::new();
@@ -391,6 +575,69 @@ async fn a_database_that_appears_later_is_replicated_when_it_is_there() {
     replicator.sync().await.unwrap();
     let database = DatabaseStore::new(stage.store.clone(), name);
     assert_eq!(replica_dump(&database).await, support::dump(&connection));
+}
+
+#[tokio::test]
+async fn a_replica_that_waits_for_its_database_stops_cleanly() {
+    let stage = Stage::new();
+    let never = stage.app.dir.path().join("never.db");
+    let replicator = Replicator::builder(stage.store.clone()).start();
+    let name = replicator.add(&never, None).unwrap();
+    until(&replicator, "waiting", |s| matches!(s.state, ReplicaState::Waiting(_))).await;
+    let (synced, stopped) =
+        tokio::join!(biased; replicator.sync_database(&name), async { replicator.shutdown().await });
+    assert_eq!(synced.unwrap(), None, "nothing was committed");
+    stopped.unwrap();
+    assert!(!never.exists());
+}
+
+#[tokio::test]
+async fn a_database_that_appeared_unnoticed_is_shipped_before_the_stop() {
+    let stage = Stage::new();
+    let path = stage.app.dir.path().join("late.db");
+    let replicator = Replicator::builder(stage.store.clone()).start();
+    let name = replicator.add(&path, None).unwrap();
+    until(&replicator, "waiting for long", |s| matches!(s.state, ReplicaState::Waiting(_)) && s.errors > 3)
+        .await;
+    let connection = support::connect(&path);
+    connection.execute_batch("CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)").unwrap();
+    replicator.shutdown().await.unwrap();
+    let database = DatabaseStore::new(stage.store.clone(), name);
+    assert_eq!(replica_dump(&database).await, support::dump(&connection));
+}
+
+#[tokio::test]
+async fn a_new_database_whose_store_is_away_is_in_an_outage() {
+    let stage = Stage::new();
+    stage.faults.set_offline(true);
+    let replicator = stage.start();
+    until(&replicator, "in an outage", |s| matches!(s.state, ReplicaState::Outage(_))).await;
+    let status = replicator.status().remove(0);
+    assert!(!status.is_healthy(Duration::ZERO), "nothing of it is durable: {status:?}");
+    stage.faults.set_offline(false);
+    replicator.shutdown().await.unwrap();
+    stage.assert_replica_is_the_database().await;
+}
+
+#[tokio::test]
+async fn what_was_staged_of_a_database_that_is_gone_since_is_shipped() {
+    let stage = Stage::new();
+    let options = ReplicaOptions { stage_after: Duration::ZERO, ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options.clone());
+    replicator.sync().await.unwrap();
+    stage.faults.set_offline(true);
+    stage.app.put(1, 3000);
+    until(&replicator, "staged", |s| s.staged_bytes > 0).await;
+    drop(replicator);
+    let expected = stage.app.dump();
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(stage.app.path.with_extension(format!("db{suffix}"))).unwrap();
+    }
+    stage.faults.set_offline(false);
+    let replicator = started_again(&stage, &options).await;
+    until(&replicator, "waiting", |s| matches!(s.state, ReplicaState::Waiting(_))).await;
+    assert_eq!(replica_dump(&stage.database()).await, expected);
+    replicator.shutdown().await.unwrap();
 }
 
 #[tokio::test]

@@ -99,4 +99,10 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(self, Error::Busy { .. })
     }
+
+    /// Whether the disk has no room for what a checkpoint writes.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::Sqlite { source, .. }
+            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
 }

@@ -180,9 +180,12 @@ impl Handle {
     fn error(&self, source: rusqlite::Error) -> Error {
         let path = self.path.clone();
         match source.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-                Error::Busy { path, source }
-            }
+            // A WAL's locks that stay contended for seconds are reported as a failed protocol.
+            Some(
+                rusqlite::ErrorCode::DatabaseBusy
+                | rusqlite::ErrorCode::DatabaseLocked
+                | rusqlite::ErrorCode::FileLockingProtocolFailed,
+            ) => Error::Busy { path, source },
             Some(rusqlite::ErrorCode::NotADatabase) => Error::NotADatabase(path),
             _ => Error::Sqlite { path, source },
         }
@@ -273,7 +276,7 @@ impl Handle {
                     Err(Error::NotWal(self.path.clone()))
                 }
             }
-            _ => Err(Error::Vfs { path: self.path.clone(), what: "take a snapshot of", code }),
+            _ => Err(self.error(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aquifer_format::{Timestamp, Txid, WriterNonce};
-use aquifer_replicate::capture::{Capture, NextBatch, WalLimits};
+use aquifer_replicate::capture::{Capture, NextBatch, Spill, WalLimits};
 
 use super::table::{Limit, Table};
 use super::{Result, WORKLOADS, Workload};
@@ -39,7 +39,7 @@ struct Shares {
 fn measure(dir: &Path, workload: &Workload, per_batch: u64) -> Result<Shares> {
     let path = dir.join("app.db");
     let (db, mut work) = workload.open(&path, 64)?;
-    let mut capture = Capture::open(&path, None, WalLimits::default(), dir.to_owned())?;
+    let mut capture = Capture::open(&path, None, WalLimits::default(), Spill::to(dir.to_owned()))?;
     let mut next =
         NextBatch { txid: Txid::FIRST, writer: WriterNonce::random(), not_before: Timestamp::default() };
     capture.next_batch(&next)?;

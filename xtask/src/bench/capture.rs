@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aquifer_format::{Timestamp, Txid, WriterNonce};
-use aquifer_replicate::capture::{Capture, NextBatch, WalLimits};
+use aquifer_replicate::capture::{Capture, NextBatch, Spill, WalLimits};
 use aquifer_sqlite::wal::{FrameReader, WalHeader};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -53,7 +53,7 @@ struct Cost {
 fn measure(dir: &Path, workload: &Workload) -> Result<Cost> {
     let path = dir.join("app.db");
     let (db, mut work) = workload.open(&path, 128)?;
-    let mut capture = Capture::open(&path, None, WalLimits::default(), dir.to_owned())?;
+    let mut capture = Capture::open(&path, None, WalLimits::default(), Spill::to(dir.to_owned()))?;
     let mut next =
         NextBatch { txid: Txid::FIRST, writer: WriterNonce::random(), not_before: Timestamp::default() };
     capture.next_batch(&next)?;

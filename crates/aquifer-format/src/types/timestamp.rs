@@ -30,6 +30,12 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0).max(0) as u64)
     }
 
+    /// This moment moved on.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+
     /// This moment moved back.
     #[must_use]
     pub fn before(self, by: Duration) -> Timestamp {

@@ -66,9 +66,19 @@ pub struct Retained {
 /// does everything that a newer generation forked from. A call costs a few listings; it belongs after a snapshot,
 /// not on a clock.
 ///
+/// Commits carry the time of their writers' clock, so `now` should be of that clock. For how long something has been
+/// unneeded goes by `store_now`, the store's ([`Store::time`](crate::Store::time)), which is the same for all who retain;
+/// and what it has not reached yet is not past, whatever `now` says.
+///
 /// Cancel-safe.
-pub async fn retain(db: &DatabaseStore, retention: &Retention, now: Timestamp) -> Result<Retained, LogError> {
-    let cut = now.before(retention.window);
+pub async fn retain(
+    db: &DatabaseStore,
+    retention: &Retention,
+    now: Timestamp,
+    store_now: Timestamp,
+) -> Result<Retained, LogError> {
+    let cut = now.min(store_now).before(retention.window);
+    let now = store_now;
     let mut retained = Retained::default();
     let mut generations = Vec::new();
     let ids: Vec<GenerationId> = db.generation_ids().try_collect().await?;

@@ -5,6 +5,7 @@
 //! order, and errors by what a caller does about them.
 
 mod backend;
+mod clock;
 mod counts;
 mod create;
 mod error;
@@ -18,7 +19,7 @@ mod url;
 
 use std::future::Future;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aquifer_format::Timestamp;
 use bytes::Bytes;
@@ -29,6 +30,7 @@ use counts::{Counters, Request};
 use error::{Failure, FailureKind};
 use retry::Attempts;
 
+pub use clock::SteadyClock;
 pub use counts::RequestCounts;
 pub use create::Created;
 pub use error::StoreError;
@@ -67,6 +69,7 @@ struct Shared {
     backend: Box<dyn Backend>,
     url: String,
     counters: Counters,
+    clock: Mutex<SteadyClock>,
 }
 
 impl Store {
@@ -96,7 +99,7 @@ impl Store {
     }
 
     fn with_backend(backend: Box<dyn Backend>, url: String) -> Store {
-        let shared = Shared { backend, url, counters: Counters::default() };
+        let shared = Shared { backend, url, counters: Counters::default(), clock: Mutex::default() };
         Store { shared: Arc::new(shared), patience: Patience::BACKGROUND, fenced: true }
     }
 

@@ -41,7 +41,7 @@ impl Upkeep {
             // Ten seconds from commit to commit.
             let window = Duration::from_secs(10 * KEPT);
             let retention = Retention { window, grace: Duration::from_secs(50) };
-            self.deleted += retain(&history.db, &retention, now).await?.deleted;
+            self.deleted += retain(&history.db, &retention, now, now).await?.deleted;
         }
         Ok(())
     }

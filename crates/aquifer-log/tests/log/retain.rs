@@ -39,7 +39,7 @@ async fn keys(store: &Store) -> BTreeSet<Key> {
 
 /// Retains what is younger than the commit of txid `n` and half a step, as if it were that time plus the window.
 async fn retain_from(history: &History, n: u64, window: Duration, grace: Duration) -> Retained {
-    retain(&history.db, &Retention { window, grace }, now_for(n, window)).await.unwrap()
+    retain(&history.db, &Retention { window, grace }, now_for(n, window), now_for(n, window)).await.unwrap()
 }
 
 /// The time at which the window begins halfway between the commits of txids `n` and `n + 1`.
@@ -110,13 +110,13 @@ async fn nothing_is_deleted_before_its_grace_time_and_a_plan_made_in_it_restores
         make_snapshot(&history, 20).await;
         let now = now_for(25, WINDOW);
         let retention = Retention { window: WINDOW, grace: GRACE };
-        let first = retain(&history.db, &retention, now).await.unwrap();
+        let first = retain(&history.db, &retention, now, now).await.unwrap();
         assert!(first.retired > 10 && first.deleted == 0 && first.waiting == first.retired, "{first:?}");
         // Time goes on, and the window begins where it began.
         let later = async |by: Duration| {
             let retention = Retention { window: WINDOW + by, grace: GRACE };
             let now = Timestamp::from_millis(now.as_millis() + by.as_millis() as i64);
-            retain(&history.db, &retention, now).await.unwrap()
+            retain(&history.db, &retention, now, now).await.unwrap()
         };
         let just_before = later(GRACE.checked_sub(Duration::from_millis(1)).unwrap()).await;
         assert_eq!((just_before.deleted, just_before.retired), (0, 0));
@@ -131,6 +131,32 @@ async fn nothing_is_deleted_before_its_grace_time_and_a_plan_made_in_it_restores
         remove_database(&history.db).await.unwrap();
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_forward_deletes_nothing() {
+    let store = memory();
+    let history = History::of(&store, 61, 30).await;
+    compact(&history).await;
+    make_snapshot(&history, 20).await;
+    let retention = Retention { window: WINDOW, grace: GRACE };
+    // By the store's clock, all of it is within the window.
+    let store_now = now_for(0, WINDOW);
+    let jumped = store_now.after(Duration::from_hours(24 * 365));
+    for _ in 0..2 {
+        let retained = retain(&history.db, &retention, jumped, store_now).await.unwrap();
+        assert_eq!((retained.deleted, retained.retired), (0, 0));
+    }
+    assert_restores_from(&history, 1).await;
+    // Nor is the grace time over because a clock says so: it goes by the store's.
+    let store_now = now_for(25, WINDOW);
+    let first = retain(&history.db, &retention, store_now, store_now).await.unwrap();
+    assert!(first.retired > 10 && first.deleted == 0, "{first:?}");
+    let again = retain(&history.db, &retention, jumped, store_now).await.unwrap();
+    assert_eq!(again.deleted, 0);
+    let over = retain(&history.db, &retention, store_now, store_now.after(GRACE)).await.unwrap();
+    assert_eq!(over.deleted, first.retired);
+    assert_restores_from(&history, 25).await;
 }
 
 #[tokio::test]
@@ -188,7 +214,7 @@ async fn generations_outside_the_window_go_and_what_a_fork_builds_on_stays() {
     // All three have commits before the window: only the child serves it, through its parent.
     let retention = Retention { window: WINDOW, grace: GRACE };
     let now = now_for(25, WINDOW);
-    let first = retain(&db, &retention, now).await.unwrap();
+    let first = retain(&db, &retention, now, now).await.unwrap();
     assert!(first.deleted == 0 && first.removed.is_empty(), "{first:?}");
     for txid in 1..=9 {
         oldest.assert_restores(txid).await;
@@ -196,12 +222,14 @@ async fn generations_outside_the_window_go_and_what_a_fork_builds_on_stays() {
     // Time goes on, and the window begins where it began.
     let almost = GRACE.checked_sub(Duration::from_millis(1)).unwrap();
     let just_before = Timestamp::from_millis(now.as_millis() + almost.as_millis() as i64);
-    let waiting =
-        retain(&db, &Retention { window: WINDOW + almost, grace: GRACE }, just_before).await.unwrap();
+    let waiting = retain(&db, &Retention { window: WINDOW + almost, grace: GRACE }, just_before, just_before)
+        .await
+        .unwrap();
     assert!(waiting.deleted == 0 && waiting.removed.is_empty(), "{waiting:?}");
     oldest.assert_restores(9).await;
     let later = Timestamp::from_millis(now.as_millis() + GRACE.as_millis() as i64);
-    let second = retain(&db, &Retention { window: WINDOW + GRACE, grace: GRACE }, later).await.unwrap();
+    let second =
+        retain(&db, &Retention { window: WINDOW + GRACE, grace: GRACE }, later, later).await.unwrap();
     assert_eq!(second.removed, [oldest.generation]);
     assert!(db.generation_record(oldest.generation).await.unwrap().is_none());
     assert_restores_from(&child, 25).await;
@@ -284,12 +312,12 @@ async fn interrupted_at_any_request_retention_is_finished_by_the_next() {
         let retention = Retention { window: WINDOW, grace: Duration::ZERO };
         let now = now_for(20, WINDOW);
         die_at(&faults, n);
-        let first = retain(&history.db, &retention, now).await;
+        let first = retain(&history.db, &retention, now, now).await;
         faults.clear();
         assert_restores_from(&history, 20).await;
         let latest = Plan::make(&history.db, None, Target::Latest).await.unwrap();
         assert_eq!(latest.revision.txid.get(), 30);
-        retain(&history.db, &retention, now).await.unwrap();
+        retain(&history.db, &retention, now, now).await.unwrap();
         assert_restores_from(&history, 20).await;
         assert!(old.db.generation_record(old.generation).await.unwrap().is_none());
         let left = keys(&store).await.iter().map(|k| k.file_name().to_owned()).collect::<Vec<_>>();
@@ -333,7 +361,9 @@ async fn an_interrupted_removal_is_no_generation_any_more_and_can_be_finished() 
                 remove_generation(&history.db, history.generation).await.unwrap();
             }
         } else {
-            retain(&history.db, &Retention::of(WINDOW), Timestamp::from_millis(0)).await.unwrap();
+            retain(&history.db, &Retention::of(WINDOW), Timestamp::from_millis(0), Timestamp::from_millis(0))
+                .await
+                .unwrap();
         }
         let all = keys(&store).await;
         assert!(!all.iter().any(|k| k.as_str().contains(&history.generation.to_string())));
@@ -366,10 +396,12 @@ async fn groups_that_nobody_refers_to_are_swept_when_they_are_old() {
     store.put(&orphan, "groups of a writer that gave up").await.unwrap();
     let retention = Retention { window: WINDOW, grace: Duration::ZERO };
     let soon = Timestamp::now();
-    retain(&history.db, &retention, soon).await.unwrap();
+    retain(&history.db, &retention, soon, soon).await.unwrap();
     assert!(keys(&store).await.contains(&orphan), "its segment may be on its way");
     let next_week = Timestamp::from_millis(soon.as_millis() + 7 * 86_400_000);
-    retain(&history.db, &Retention { window: WINDOW * 1_000, ..retention }, next_week).await.unwrap();
+    retain(&history.db, &Retention { window: WINDOW * 1_000, ..retention }, next_week, next_week)
+        .await
+        .unwrap();
     assert!(!keys(&store).await.contains(&orphan));
     assert_restores_from(&history, 1).await;
 }

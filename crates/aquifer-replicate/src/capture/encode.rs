@@ -1,7 +1,7 @@
 //! Encodes the pages that changed as a segment.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aquifer_format::segment::{CompressionLevel, SegmentEncoder, SegmentInfo, SegmentMeta};
 use aquifer_format::{DbChecksum, PageHash, PageSize, Pgno, Timestamp, TxidRange};
@@ -12,8 +12,21 @@ use super::{Batch, NextBatch};
 use crate::state::PageMap;
 use crate::{Error, Result};
 
-/// Encoded groups are kept in memory up to this many bytes; a larger segment goes to a file as it is made.
-const SPILL: usize = 32 << 20;
+/// Where a segment that is too large for memory goes as it is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spill {
+    /// Files are made here.
+    pub directory: PathBuf,
+    /// Encoded groups are kept in memory up to this many bytes.
+    pub above: usize,
+}
+
+impl Spill {
+    /// Into this directory, above 32 MiB.
+    pub fn to(directory: PathBuf) -> Spill {
+        Spill { directory, above: 32 << 20 }
+    }
+}
 
 /// A segment that is ready to be put.
 #[derive(Debug)]
@@ -41,7 +54,7 @@ pub(super) fn advance(
     map: &PageMap,
     advance: &Advance,
     next: &NextBatch,
-    spill: &Path,
+    spill: &Spill,
 ) -> Result<Option<Batch>> {
     let page_size = database.page_size();
     let mut segment = Segment::new(page_size, map, spill);
@@ -81,7 +94,7 @@ pub(super) fn difference(
     database: &PinnedDatabase,
     map: &PageMap,
     next: &NextBatch,
-    spill: &Path,
+    spill: &Spill,
 ) -> Result<Option<Batch>> {
     let mut segment = Segment::new(database.page_size(), map, spill);
     database.scan::<Error>(|pgno, page| {
@@ -98,13 +111,13 @@ struct Segment<'a> {
     encoder: SegmentEncoder,
     memory: Vec<u8>,
     file: Option<tempfile::NamedTempFile>,
-    spill: &'a Path,
+    spill: &'a Spill,
     changes: Vec<(Pgno, PageHash)>,
     checksum: DbChecksum,
 }
 
 impl<'a> Segment<'a> {
-    fn new(page_size: PageSize, map: &'a PageMap, spill: &'a Path) -> Segment<'a> {
+    fn new(page_size: PageSize, map: &'a PageMap, spill: &'a Spill) -> Segment<'a> {
         Segment {
             page_size,
             map,
@@ -152,14 +165,15 @@ impl<'a> Segment<'a> {
             return Ok(());
         }
         if let Some(file) = &mut self.file {
-            file.write_all(output).map_err(Error::state(self.spill))?;
+            file.write_all(output).map_err(Error::state(&self.spill.directory))?;
             output.clear();
             return Ok(());
         }
         self.memory.append(output);
-        if self.memory.len() > SPILL {
-            let mut file = tempfile::NamedTempFile::new_in(self.spill).map_err(Error::state(self.spill))?;
-            file.write_all(&self.memory).map_err(Error::state(self.spill))?;
+        if self.memory.len() > self.spill.above {
+            let mut file = tempfile::NamedTempFile::new_in(&self.spill.directory)
+                .map_err(Error::state(&self.spill.directory))?;
+            file.write_all(&self.memory).map_err(Error::state(&self.spill.directory))?;
             self.file = Some(file);
             self.memory = Vec::new();
         }
@@ -204,7 +218,7 @@ impl<'a> Segment<'a> {
                 Body::Memory(self.memory.into())
             }
             Some(mut file) => {
-                file.write_all(&finished.tail).map_err(Error::state(self.spill))?;
+                file.write_all(&finished.tail).map_err(Error::state(&self.spill.directory))?;
                 Body::File(file.into_temp_path())
             }
         };

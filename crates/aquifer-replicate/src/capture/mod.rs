@@ -17,7 +17,7 @@ use aquifer_sqlite::{Continuity, PinnedDatabase, WalPosition};
 use crate::state::{Head, PageMap};
 use crate::{Error, Result};
 
-pub use encode::{Body, Encoded};
+pub use encode::{Body, Encoded, Spill};
 pub use wal_size::{WalLimits, WalReport};
 
 /// One or more commits, encoded as the next level-0 segment.
@@ -62,17 +62,16 @@ pub struct Capture {
     compare: Option<&'static str>,
     limits: WalLimits,
     wal_state: wal_size::WalState,
-    spill: PathBuf,
+    spill: Spill,
 }
 
 impl Capture {
-    /// Opens a database and pins its WAL. `known` is what an earlier run captured last; `spill` a directory in which
-    /// segments that are too large for memory are put.
+    /// Opens a database and pins its WAL. `known` is what an earlier run captured last.
     pub fn open(
         path: &Path,
         known: Option<(Head, PageMap)>,
         limits: WalLimits,
-        spill: PathBuf,
+        spill: Spill,
     ) -> Result<Capture> {
         let (head, map) = known.unzip();
         let (database, continuity) = PinnedDatabase::open(path, head.as_ref().map(|h| &h.wal))?;

@@ -125,6 +125,13 @@ impl Capture {
 
     fn copy_while_frozen(&mut self, next: &NextBatch) -> Result<(bool, Option<Batch>)> {
         let batch = self.next_batch(next)?;
-        Ok((self.copy_and_let_go()?, batch))
+        match self.copy_and_let_go() {
+            // What is captured is the caller's, whatever comes of the WAL.
+            Err(error) if batch.is_some() => {
+                tracing::warn!(path = %self.path.display(), %error, "the WAL could not be copied");
+                Ok((false, batch))
+            }
+            done => Ok((done?, batch)),
+        }
     }
 }

@@ -141,7 +141,9 @@ impl FollowBuilder {
     /// Continues a standby that was followed before, or restores the latest revision.
     ///
     /// Dropping the future leaves the file as it was, or a standby that a later start continues.
-    pub async fn start(self) -> Result<Follower, FollowError> {
+    pub async fn start(mut self) -> Result<Follower, FollowError> {
+        // A follower lives long, and must not lose its file when the working directory changes.
+        self.file = std::path::absolute(&self.file).map_err(FollowError::state("find", &self.file))?;
         let file = self.file.clone();
         let (lock, found) = finished(spawn_blocking(move || look(&file)).await)?;
         let state = match found {

@@ -16,6 +16,8 @@
 //! - The page map on disk never runs ahead of what is durable in the store or staged on this disk.
 //! - A replica that was fenced puts nothing more.
 
+mod pause;
+mod proof;
 mod recovery;
 mod sleep;
 mod staging;
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 use aquifer_format::segment::SegmentInfo;
 use aquifer_format::{PageHash, Pgno, Revision, Txid, WriterNonce};
 use aquifer_log::{DatabaseStore, LogError, Shipped};
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::budget::RequestBudget;
@@ -41,6 +44,8 @@ use crate::status::{ReplicaState, ReplicaStatus};
 use crate::watch::Watcher;
 use crate::workers::Workers;
 use crate::{Error, Result};
+use pause::Pause;
+use proof::{End, Moment};
 use sleep::Fingerprint;
 use upkeep::Upkeep;
 
@@ -61,6 +66,8 @@ const LARGE: u64 = 32 << 20;
 /// Between two attempts to put a batch; doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
+/// How long a replica that is told to stop goes on trying to read a database that cannot be read.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a replica shares with those of other databases.
 #[derive(Debug, Clone)]
@@ -104,7 +111,15 @@ struct Pending {
     captured: Instant,
 }
 
-type Put = Pin<Box<dyn Future<Output = Result<Shipped, LogError>> + Send>>;
+impl Pending {
+    fn is_staged_in(&mut self, file: PathBuf) {
+        self.body = Body::Staged(file.clone());
+        self.changes = Vec::new();
+        self.staged = Some(file);
+    }
+}
+
+type Put = Pin<Box<dyn Future<Output = Result<Shipped>> + Send>>;
 
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Replica {
@@ -114,8 +129,12 @@ pub(crate) struct Replica {
     shared: Shared,
     directory: StateDir,
     map_file: MapFile,
-    /// `None` while a step runs on a worker, or while nothing is captured because the staging is full.
+    /// `None` while a step runs on a worker, while it is asleep, and while it is paused.
     capture: Option<Capture>,
+    /// While there is no room on disk.
+    paused: Option<Pause>,
+    /// How long the last pause was to be, until something was captured again.
+    room_wait: Option<Duration>,
     /// While it sleeps: what its files looked like.
     asleep: Option<Fingerprint>,
     /// Held until the database has come to rest for the first time, or has been at work for a while.
@@ -123,8 +142,10 @@ pub(crate) struct Replica {
     started: Instant,
     /// What was captured last.
     head: Head,
-    /// The nonce of the run before, whose last put may have had an outcome that it did not live to see.
-    previous_writer: Option<WriterNonce>,
+    /// When the generation was last known to end with what this replica has put; `None`: not since it started.
+    proven: Option<Moment>,
+    /// When the put that is in flight began.
+    put_began: Option<Moment>,
     queue: VecDeque<Pending>,
     upkeep: Upkeep,
     waker: Arc<Notify>,
@@ -152,6 +173,7 @@ impl Replica {
     ) {
         let mut retry = RETRY_MIN;
         let mut waiting = Vec::new();
+        let mut stopping: Option<Instant> = None;
         let mut rewind = None;
         let failure = loop {
             let starting = Arc::clone(&shared.starting).acquire_owned().await.ok();
@@ -161,10 +183,14 @@ impl Replica {
                     rewind = None;
                     replica.starting = starting;
                     replica.syncs.append(&mut waiting);
+                    replica.stopping = stopping.is_some();
                     match replica.run_until_stopped(&mut commands).await {
                         Ok(()) => return,
                         Err(e) => {
                             waiting.append(&mut replica.syncs);
+                            if replica.stopping {
+                                stopping.get_or_insert_with(Instant::now);
+                            }
                             e
                         }
                     }
@@ -178,18 +204,37 @@ impl Replica {
             if !error.is_transient() {
                 break error;
             }
+            if stopping.is_some() && error.is_without_database() {
+                // Looked at after the request to stop: there is nothing to ship.
+                for answer in waiting {
+                    let _ = answer.send(Ok(status.borrow().durable));
+                }
+                return;
+            }
+            // The store is waited for: whoever stops a replica decides for how long.
+            let is_store = matches!(error, Error::Log(_));
+            if !is_store && stopping.is_some_and(|since| since.elapsed() > STOP_PATIENCE) {
+                break error;
+            }
             tracing::warn!(database = %database.name(), error = %error, "cannot replicate at the moment; trying again");
             status.send_modify(|s| {
-                s.state = ReplicaState::Waiting(error.to_string());
+                s.state = match &error {
+                    Error::Log(e) => ReplicaState::Outage(e.to_string()),
+                    e => ReplicaState::Waiting(e.to_string()),
+                };
                 s.errors += 1;
+                if !error.is_without_database() {
+                    s.behind_since.get_or_insert_with(Instant::now);
+                }
             });
             tokio::select! {
                 () = tokio::time::sleep(retry) => {}
                 command = commands.recv() => match command {
                     Some(Command::Sync(answer)) => waiting.push(answer),
                     Some(Command::Stop(answer)) => {
-                        let _ = answer.send(Err(error));
-                        return;
+                        stopping = Some(Instant::now());
+                        retry = RETRY_MIN;
+                        waiting.push(answer);
                     }
                     None => return,
                 },
@@ -268,14 +313,13 @@ impl Replica {
     fn may_capture(&mut self, putting: bool) -> bool {
         let staged: u64 = self.queue.iter().map(|p| p.info.stored_len()).sum();
         if staged > self.options.max_staging {
-            // The WAL is not held any longer: what comes is found by comparing when the store is back.
-            if self.capture.take().is_some() {
-                tracing::warn!(database = %self.database.name(), staged, "the staging is full; capture pauses");
+            if self.capture.is_some() {
+                self.pause(format!("the staging is full ({staged} bytes)"));
             }
             return false;
         }
         if self.capture.is_none() {
-            return self.queue.is_empty();
+            return self.may_resume();
         }
         if self.queue.is_empty() && !putting {
             return self.wait_to_put().is_none();
@@ -325,33 +369,42 @@ impl Replica {
                 (capture, step)
             })
             .await;
-        let step = match step {
-            Ok(step) => step,
-            Err(e) => {
-                self.capture = Some(capture);
-                if e.is_transient() {
-                    // Another process recovers its WAL, say. The pin holds; look again soon.
-                    self.last_commit = Instant::now();
-                    self.dirty = false;
-                    return Ok(());
-                }
-                return Err(e);
-            }
-        };
-        let (found, wal_bytes) = (!step.batches.is_empty(), step.wal_bytes);
+        let found = !step.batches.is_empty();
         for batch in step.batches {
             self.enqueue(batch, &capture);
         }
         self.capture = Some(capture);
         if found {
+            self.room_wait = None;
             self.last_commit = Instant::now();
             self.resting = false;
             if self.queue.len() > 1 {
-                self.stage_all()?;
+                let staged = self.stage_all();
+                self.with_room(staged)?;
             }
         }
-        // After a batch there may be more: commits that came in while it was encoded.
-        self.dirty = found;
+        let wal_bytes = match step.wal_bytes {
+            Ok(wal_bytes) => wal_bytes,
+            Err(e) if e.is_full() => {
+                self.with_room(Err(e))?;
+                0
+            }
+            // The database was removed. What was captured of it is still to be shipped.
+            Err(e) if e.is_without_database() && !self.queue.is_empty() => {
+                self.pause(e.to_string());
+                0
+            }
+            Err(e) if e.is_transient() && !e.is_without_database() => {
+                // Another process recovers its WAL, say. The pin holds. It stays dirty: nobody may be told that all is
+                // durable, and the next look is soon.
+                self.last_commit = Instant::now();
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        // After a batch there may be more: commits that came in while it was encoded. And what was not captured for
+        // want of room is still to be.
+        self.dirty = found || self.paused.is_some();
         self.status.send_modify(|s| s.wal_bytes = wal_bytes);
         Ok(())
     }
@@ -379,62 +432,99 @@ impl Replica {
     /// Makes all that waits survive a crash of this machine.
     fn stage_all(&mut self) -> Result<()> {
         let directory = self.directory.staging();
-        for pending in &mut self.queue {
+        let state = |e| Error::state(self.directory.path())(e);
+        let mut unrecorded = Vec::new();
+        for (at, pending) in self.queue.iter_mut().enumerate() {
             if pending.staged.is_some() {
                 continue;
             }
             let file = staging::write(&directory, pending.head.txid, &pending.body)
                 .map_err(Error::state(&directory))?;
+            if self.map_file.is_stale() {
+                unrecorded.push((at, file));
+                continue;
+            }
             self.map_file
                 .append(&pending.head, pending.info.meta().size_after, &pending.changes)
-                .map_err(Error::state(self.directory.path()))?;
-            pending.body = Body::Staged(file.clone());
-            pending.changes = Vec::new();
-            pending.staged = Some(file);
+                .map_err(state)?;
+            pending.is_staged_in(file);
+        }
+        if let Some(map) = self.map().filter(|_| !unrecorded.is_empty()).cloned() {
+            self.map_file.rewrite(&self.head, &map).map_err(state)?;
+            for (at, file) in unrecorded {
+                self.queue[at].is_staged_in(file);
+            }
         }
         Ok(())
     }
 
     fn start_put(&mut self) -> Result<Option<Put>> {
         let Some(front) = self.queue.front() else { return Ok(None) };
-        let database = self.database.clone();
-        let info = front.info.clone();
-        let generation = self.head.generation;
+        let txid = front.head.txid;
+        let put = self.put_front(front)?;
+        let (database, head) = (self.database.clone(), self.head);
+        let (proven, lasts) = (self.proven, self.options.proof_lasts());
         self.last_put = Some(Instant::now());
+        self.put_began = Some(Moment::now());
+        Ok(Some(Box::pin(async move {
+            // What was staged in an earlier run continues what that one has put, if nothing of it got lost on this disk.
+            if proven.is_none() {
+                match proof::end_of(&database, head.generation, txid).await? {
+                    End::Here => {}
+                    End::Before(after) => {
+                        let database = database.name().to_string();
+                        return Err(Error::Behind { database, after, writer: head.writer });
+                    }
+                    End::Beyond(theirs) => return Ok(Shipped::Fenced(theirs)),
+                }
+            }
+            let shipped = put.await?;
+            if shipped.is_committed() && proven.is_none_or(|proven| proven.elapsed() > lasts) {
+                return proof::confirm(&database, head.generation, txid).await;
+            }
+            Ok(shipped)
+        })))
+    }
+
+    fn put_front(&self, front: &Pending) -> Result<BoxFuture<'static, Result<Shipped, LogError>>> {
+        let (database, info, generation) = (self.database.clone(), front.info.clone(), self.head.generation);
         let file = match &front.body {
             Body::Memory(bytes) => {
                 let bytes = bytes.clone();
-                return Ok(Some(Box::pin(
-                    async move { database.put_level0(generation, &info, bytes).await },
-                )));
+                return Ok(Box::pin(async move { database.put_level0(generation, &info, bytes).await }));
             }
             Body::File(file) => file.to_path_buf(),
             Body::Staged(file) => file.clone(),
         };
         if info.stored_len() <= LARGE {
             let bytes = std::fs::read(&file).map_err(Error::state(&file))?;
-            return Ok(Some(Box::pin(async move { database.put_level0(generation, &info, bytes).await })));
+            return Ok(Box::pin(async move { database.put_level0(generation, &info, bytes).await }));
         }
         let file = std::fs::File::open(&file).map_err(Error::state(&file))?;
-        Ok(Some(Box::pin(async move {
+        Ok(Box::pin(async move {
             database.put_level0_large(generation, &info, tokio::fs::File::from_std(file)).await
-        })))
+        }))
     }
 
     /// Takes the outcome of a put. Returns when to try again, if it failed.
     fn put_done(
         &mut self,
-        outcome: Result<Shipped, LogError>,
+        outcome: Result<Shipped>,
         retry: Option<(Instant, Duration)>,
     ) -> Result<Option<(Instant, Duration)>> {
         match outcome {
             Ok(Shipped::Committed) => {
                 let Some(done) = self.queue.pop_front() else { return Ok(None) };
                 let shipped = done.info.stored_len();
-                match &done.staged {
-                    Some(file) => staging::remove(file).map_err(Error::state(file))?,
-                    None => self.journal(&done)?,
+                if let Some(file) = &done.staged {
+                    staging::remove(file).map_err(Error::state(file))?;
+                } else {
+                    let journaled = self.journal(&done);
+                    self.with_room(journaled)?;
                 }
+                self.proven = self.put_began;
+                // The name is taken now: whatever the run before had under way comes too late.
+                self.head.previous = None;
                 let revision = Revision { generation: self.head.generation, txid: done.head.txid };
                 tracing::debug!(database = %self.database.name(), txid = %done.head.txid, bytes = shipped, "durable");
                 self.status.send_modify(|s| {
@@ -443,9 +533,13 @@ impl Replica {
                 });
                 Ok(None)
             }
-            Ok(Shipped::Fenced(theirs)) if Some(theirs.writer) == self.previous_writer => {
+            Ok(Shipped::Fenced(theirs))
+                if self.head.is_ours(theirs.writer)
+                    && self.queue.front().is_some_and(|front| front.head.txid == theirs.range.first) =>
+            {
                 // The run before this one put a batch and did not live to note it, and this one could not ask the
-                // store when it started. Take that batch over, and find by comparing what came after it.
+                // store when it started, or asked too early. Take that batch over, and find by comparing what came
+                // after it.
                 Err(Error::Behind {
                     database: self.database.name().to_string(),
                     after: theirs.range.first.previous(),
@@ -455,37 +549,40 @@ impl Replica {
             Ok(Shipped::Fenced(theirs)) => Err(Error::Fenced {
                 database: self.database.name().to_string(),
                 generation: self.head.generation,
-                txid: theirs.range.first,
+                txid: self.queue.front().map_or(theirs.range.first, |front| front.head.txid),
                 by: theirs.writer,
             }),
-            Err(e) if e.is_transient() => {
+            Err(e @ Error::Log(_)) if e.is_transient() => {
                 let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
                 tracing::warn!(database = %self.database.name(), error = %e, retry_in = ?wait, "cannot reach the store");
                 self.status.send_modify(|s| {
                     s.state = ReplicaState::Outage(e.to_string());
                     s.errors += 1;
                 });
-                self.stage_all()?;
+                let staged = self.stage_all();
+                self.with_room(staged)?;
                 Ok(Some((Instant::now() + wait, wait)))
             }
-            Err(e) => Err(e.into()),
+            Err(e) => Err(e),
         }
     }
 
     /// Records a batch that went to the store without having been staged.
     fn journal(&mut self, done: &Pending) -> Result<()> {
         let state = Error::state(self.directory.path());
-        let wants_fold = self
-            .map_file
-            .append(&done.head, done.info.meta().size_after, &done.changes)
-            .map_err(Error::state(self.directory.path()))?;
+        let wants_fold = self.map_file.is_stale()
+            || self
+                .map_file
+                .append(&done.head, done.info.meta().size_after, &done.changes)
+                .map_err(Error::state(self.directory.path()))?;
         // The capture's map is that of this batch only if nothing was captured since.
         if wants_fold
             && self.queue.is_empty()
             && done.head.txid == self.head.txid
-            && let Some(capture) = &self.capture
+            && let Some(map) = self.map()
         {
-            self.map_file.rewrite(&done.head, capture.map()).map_err(state)?;
+            let head = done.head;
+            self.map_file.rewrite(&head, &map.clone()).map_err(state)?;
         }
         Ok(())
     }
@@ -583,6 +680,7 @@ impl Replica {
         let behind = self.queue.len() as u64;
         let staged = self.queue.iter().filter(|p| p.staged.is_some()).map(|p| p.info.stored_len()).sum();
         let pending = self.dirty || behind > 0;
+        let paused = self.paused.as_ref().map(|paused| paused.reason.clone());
         self.status.send_if_modified(|s| {
             let before = (s.behind_txids, s.behind_since.is_some(), s.staged_bytes);
             s.behind_txids = behind;
@@ -590,6 +688,7 @@ impl Replica {
             s.behind_since = pending.then(|| s.behind_since.unwrap_or_else(Instant::now));
             let state = match (&s.state, pending) {
                 (ReplicaState::Outage(_), true) if !putting => s.state.clone(),
+                (_, true) if paused.is_some() => ReplicaState::Waiting(paused.unwrap_or_default()),
                 (_, true) => ReplicaState::Shipping,
                 (_, false) => ReplicaState::Idle,
             };
@@ -602,26 +701,27 @@ impl Replica {
 
 struct Step {
     batches: Vec<Batch>,
-    wal_bytes: u64,
+    /// Bytes of frames in the WAL, or why there are not more batches.
+    wal_bytes: Result<u64>,
 }
 
-fn capture_step(capture: &mut Capture, mut next: NextBatch) -> Result<Step> {
+fn capture_step(capture: &mut Capture, mut next: NextBatch) -> Step {
     let mut batches = Vec::new();
-    let follow = |next: &mut NextBatch, batch: &Batch| {
-        next.txid = next.txid.next();
-        next.not_before = batch.meta().last_commit;
-    };
-    if let Some(batch) = capture.next_batch(&next)? {
-        follow(&mut next, &batch);
-        batches.push(batch);
-    }
-    match capture.tend_wal(&next) {
-        Ok((report, batch)) => {
-            batches.extend(batch);
-            Ok(Step { batches, wal_bytes: report.wal_bytes })
+    let wal_bytes = (|| {
+        if let Some(batch) = capture.next_batch(&next)? {
+            next.txid = next.txid.next();
+            next.not_before = batch.meta().last_commit;
+            batches.push(batch);
         }
-        // The batch is captured; the WAL can wait.
-        Err(e) if e.is_transient() => Ok(Step { batches, wal_bytes: 0 }),
-        Err(e) => Err(e),
-    }
+        match capture.tend_wal(&next) {
+            Ok((report, batch)) => {
+                batches.extend(batch);
+                Ok(report.wal_bytes)
+            }
+            // The batch is captured; the WAL can wait.
+            Err(e) if e.is_transient() || e.is_full() => Ok(0),
+            Err(e) => Err(e),
+        }
+    })();
+    Step { batches, wal_bytes }
 }

@@ -22,15 +22,16 @@ use aquifer_sqlite::{Handle, WalPosition};
 use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
 
+use super::proof::{self, End, Moment};
 use super::upkeep::Upkeep;
 use super::{Pending, Replica, Rewind, Shared, staging};
-use crate::capture::{Body, Capture};
+use crate::capture::{Body, Capture, Spill};
 use crate::options::ReplicaOptions;
 use crate::state::{Head, MapFile, PageMap, StateDir};
 use crate::status::ReplicaStatus;
 use crate::{Error, Result};
 
-/// How long a replica that has local state waits for the store before it goes on without.
+/// How long a start waits for the store, before it goes on without (with local state) or says that it waits.
 const START: Patience = Patience { tries: 2, total: Duration::from_secs(5), attempt: Duration::from_secs(3) };
 
 impl Replica {
@@ -51,6 +52,7 @@ impl Replica {
             let path = path.to_owned();
             shared.workers.run(move || Handle::switch_to_wal(&path)).await?;
         }
+        let began = Moment::now();
         let last = rewind.map_or(Txid::new(u64::MAX), |rewind| rewind.after);
         let (mut map_file, local) =
             MapFile::load_up_to(directory.path(), last).map_err(Error::state(&state_path))?;
@@ -68,20 +70,29 @@ impl Replica {
         };
         let start = match found {
             Some(found) => found,
-            None => adopt_or_begin(database, path, options, shared, &directory).await?,
+            // Tried again by whoever calls, who says meanwhile what it waits for.
+            None => adopt_or_begin(&database.with_patience(START), path, options, shared, &directory).await?,
         };
-        let Start { head, map, staged, capture, previous_writer, is_settled } = start;
-        let capture = if let Some(capture) = capture {
-            capture
-        } else {
-            open_capture(path, Some((head, map.clone())), options, shared, &directory).await?
+        let Start { head, map, staged, capture, is_settled } = start;
+        let capture = match capture {
+            Some(capture) => Some(capture),
+            None => match open_capture(path, Some((head, map.clone())), options, shared, &directory).await {
+                Ok(capture) => Some(capture),
+                // What was staged of it is worth as much as ever.
+                Err(e) if e.is_without_database() && !staged.is_empty() => None,
+                Err(e) => return Err(e),
+            },
         };
-        // Whether the store has a batch more than we know is settled; only then the nonce of the run before, by which it
-        // would be recognised, may be forgotten.
+        // Before the first put: a run that does not live to note its outcome is recognised by the nonce. Where the
+        // store may have a batch less than we know, earlier states are kept, to be wound back to.
         if is_settled {
             map_file.rewrite(&head, &map).map_err(Error::state(&state_path))?;
+        } else {
+            map_file.append(&head, map.pages(), &[]).map_err(Error::state(&state_path))?;
+            map_file.sync().map_err(Error::state(&state_path))?;
         }
         let queue: VecDeque<Pending> = staged;
+        let proven = is_settled.then_some(began);
         let durable = queue.front().map_or(head.txid, |front| front.head.txid.previous());
         status.send_modify(|s| {
             s.durable =
@@ -94,12 +105,15 @@ impl Replica {
             shared: shared.clone(),
             directory,
             map_file,
-            capture: Some(capture),
+            capture,
             asleep: None,
             starting: None,
             started: Instant::now(),
             head,
-            previous_writer,
+            paused: None,
+            room_wait: None,
+            proven,
+            put_began: None,
             queue,
             upkeep: Upkeep::new(database.clone(), head.generation, options.upkeep.clone()),
             waker: std::sync::Arc::new(Notify::new()),
@@ -113,14 +127,6 @@ impl Replica {
             stopping: false,
         })
     }
-
-    /// Takes a capture up again that was given up because the staging was full.
-    pub(super) async fn resume_capture(&mut self) -> Result<Capture> {
-        let (_, local) = MapFile::load(self.directory.path()).map_err(Error::state(self.directory.path()))?;
-        // All that was captured was staged, and so is recorded.
-        let known = local.filter(|(head, _)| head.txid == self.head.txid);
-        open_capture(&self.path, known, &self.options, &self.shared, &self.directory).await
-    }
 }
 
 struct Start {
@@ -128,18 +134,17 @@ struct Start {
     map: PageMap,
     staged: VecDeque<Pending>,
     capture: Option<Capture>,
-    previous_writer: Option<WriterNonce>,
     is_settled: bool,
 }
 
-async fn open_capture(
+pub(super) async fn open_capture(
     path: &Path,
     known: Option<(Head, PageMap)>,
     options: &ReplicaOptions,
     shared: &Shared,
     directory: &StateDir,
 ) -> Result<Capture> {
-    let (path, limits, spill) = (path.to_owned(), options.wal, directory.staging());
+    let (path, limits, spill) = (path.to_owned(), options.wal, Spill::to(directory.staging()));
     shared.workers.run(move || Capture::open(&path, known, limits, spill)).await
 }
 
@@ -164,7 +169,6 @@ async fn continue_local(
             info,
         });
     }
-    let previous_writer = Some(head.writer);
     let mut is_settled = true;
     match database.generation_record(head.generation).await {
         Ok(Some(_)) if queue.is_empty() => {
@@ -186,17 +190,38 @@ async fn continue_local(
         }
         Err(e) => return Err(e.into()),
     }
-    head.writer = WriterNonce::random();
-    Ok(Some(Start { head, map, staged: queue, capture: None, previous_writer, is_settled }))
+    // Where it is unknown what came of the last put, its writer stays known; so a run that put nothing leaves its nonce
+    // to the next.
+    if is_settled || head.previous.is_none() {
+        head.previous = Some(std::mem::replace(&mut head.writer, WriterNonce::random()));
+    }
+    Ok(Some(Start { head, map, staged: queue, capture: None, is_settled }))
 }
 
 /// Takes over batches that the run before put and did not live to note. False: local state is not what they build on.
 async fn roll_forward(database: &DatabaseStore, head: &mut Head, map: &mut PageMap) -> Result<bool> {
+    let next = head.txid.next();
+    match proof::end_of(database, head.generation, next).await? {
+        End::Here => {}
+        End::Before(after) => {
+            tracing::warn!(database = %database.name(), %after, "the store has less than was noted here");
+            let database = database.name().to_string();
+            return Err(Error::Behind { database, after, writer: head.writer });
+        }
+        End::Beyond(theirs) => {
+            return Err(Error::Fenced {
+                database: database.name().to_string(),
+                generation: head.generation,
+                txid: next,
+                by: theirs.writer,
+            });
+        }
+    }
     let mut segments = database.segments(head.generation, Level::Shipped, head.txid);
     while let Some(listed) = segments.try_next().await.map_err(aquifer_log::LogError::from)? {
         let handle = database.open_segment(head.generation, listed.segment).await?;
         let meta = handle.info().meta().clone();
-        if meta.range.first != head.txid.next() || meta.writer != head.writer {
+        if meta.range.first != head.txid.next() || !head.is_ours(meta.writer) {
             return Err(Error::Fenced {
                 database: database.name().to_string(),
                 generation: head.generation,
@@ -271,6 +296,7 @@ async fn adopt_or_begin(
                 generation: plan.revision.generation,
                 txid: plan.revision.txid,
                 writer,
+                previous: None,
                 page_size,
                 last_commit: plan.last_commit,
                 wal: *capture.position(),
@@ -281,7 +307,6 @@ async fn adopt_or_begin(
                 map,
                 staged: VecDeque::new(),
                 capture: Some(capture),
-                previous_writer: None,
                 is_settled: true,
             });
         }
@@ -304,6 +329,7 @@ async fn adopt_or_begin(
         generation: generation.id,
         txid: Txid::ZERO,
         writer,
+        previous: None,
         page_size,
         last_commit: Timestamp::default(),
         wal: WalPosition::NO_WAL,
@@ -313,7 +339,6 @@ async fn adopt_or_begin(
         map: PageMap::empty(page_size),
         staged: VecDeque::new(),
         capture: Some(capture),
-        previous_writer: None,
         is_settled: true,
     })
 }

@@ -41,6 +41,7 @@ impl Replica {
         if self.shared.databases.load(Ordering::Relaxed) <= ALWAYS_AWAKE
             || !self.queue.is_empty()
             || self.is_asked()
+            || self.map_file.is_stale()
         {
             return;
         }

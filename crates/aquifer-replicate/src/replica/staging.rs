@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use aquifer_format::Txid;
-use aquifer_format::segment::{SegmentBytes, SegmentInfo};
+use aquifer_format::segment::{Group, GroupScratch, HEADER_LEN, OpenError, SegmentInfo, SegmentTally};
 
 use crate::capture::Body;
 
@@ -26,8 +28,10 @@ pub(super) fn write(directory: &Path, txid: Txid, body: &Body) -> io::Result<Pat
         }
         Body::Staged(file) => return Ok(file.clone()),
         Body::File(spilled) => {
-            File::open(spilled)?.sync_all()?;
+            // An earlier attempt may have left it, and copying a file onto a link to itself would empty it.
+            remove(&path)?;
             std::fs::hard_link(spilled, &path).or_else(|_| std::fs::copy(spilled, &path).map(|_| ()))?;
+            File::open(&path)?.sync_all()?;
         }
     }
     File::open(directory)?.sync_all()?;
@@ -55,14 +59,53 @@ pub(super) fn load(directory: &Path, last: Txid) -> io::Result<Vec<(Txid, PathBu
     let mut staged = Vec::new();
     let mut expected = last;
     for (txid, path) in found.into_iter().rev() {
-        let bytes = std::fs::read(&path)?;
-        let whole = SegmentBytes::parse(&bytes).ok().filter(|segment| segment.verify().is_ok());
-        let Some(segment) = whole.filter(|_| txid == expected) else { break };
-        staged.push((txid, path, segment.info().clone()));
+        let Some(info) = verified(&path)?.filter(|info| txid == expected && info.meta().range.last == txid)
+        else {
+            // Whoever puts what is left finds the gap.
+            tracing::warn!(file = %path.display(), "a staged segment is damaged, or the one after it is missing");
+            break;
+        };
+        staged.push((txid, path, info));
         expected = expected.previous();
     }
     staged.reverse();
     Ok(staged)
+}
+
+/// A segment's end, if every byte of the file is what was written. Reads it group by group.
+fn verified(path: &Path) -> io::Result<Option<SegmentInfo>> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let read = |range: Range<u64>| {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_exact_at(&mut bytes, range.start).map(|()| bytes)
+    };
+    let mut suffix_len = len.min(SegmentInfo::SUFFIX_LEN);
+    let info = loop {
+        match SegmentInfo::open(&read(len - suffix_len..len)?, len) {
+            Ok(info) => break info,
+            Err(OpenError::NeedMore { suffix_len: more }) if more > suffix_len && more <= len => {
+                suffix_len = more;
+            }
+            Err(_) => return Ok(None),
+        }
+    };
+    let mut tally = SegmentTally::new();
+    let mut scratch = GroupScratch::new();
+    // What stands before the index is a companion object, to the byte.
+    let groups_end = info.trailer().groups_end;
+    if groups_end > len || info.check_companion(&read(0..len.min(HEADER_LEN as u64))?, groups_end).is_err() {
+        return Ok(None);
+    }
+    for (number, expected) in info.groups().iter().enumerate() {
+        let frame = read(expected.offset..expected.end())?;
+        let Ok(group) = Group::decode(&frame, info.meta().page_size, number, expected, &mut scratch) else {
+            return Ok(None);
+        };
+        tally.add(&group, &info);
+        scratch.recycle(group);
+    }
+    Ok(tally.check(&info).is_ok().then_some(info))
 }
 
 /// Removes a segment that is durable in the store.

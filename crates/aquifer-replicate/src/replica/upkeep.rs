@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use aquifer_format::{GenerationId, Timestamp, Txid};
+use aquifer_log::store::SteadyClock;
 use aquifer_log::{Compactor, DatabaseStore, Levels, LogError, Plan, PlanError, Retention, Target};
 use tokio::task::JoinHandle;
 
@@ -62,6 +63,8 @@ struct Worker {
     /// Bytes of the last snapshot, and the txid that it ends with; `None` until it was looked up.
     base: Option<(u64, Txid)>,
     retained: Option<Instant>,
+    /// This machine's, which dates commits.
+    clock: SteadyClock,
     failure: Option<String>,
 }
 
@@ -74,6 +77,7 @@ impl Upkeep {
             options: options.clone(),
             base: None,
             retained: None,
+            clock: SteadyClock::default(),
             failure: None,
         };
         Upkeep { options, running: None, idle: Some(worker), considered: Txid::ZERO, failed: None }
@@ -141,7 +145,9 @@ impl Worker {
         }
         self.snapshot_if_due(durable).await?;
         if let Some(retention) = self.options.retention.filter(|_| self.is_retention_due()) {
-            let retained = aquifer_log::retain(&self.database, &retention, Timestamp::now()).await?;
+            let store_now = self.database.store().time().await.map_err(LogError::from)?;
+            let now = self.clock.believe(Timestamp::now(), Instant::now());
+            let retained = aquifer_log::retain(&self.database, &retention, now, store_now).await?;
             self.retained = Some(Instant::now());
             if retained.deleted > 0 {
                 tracing::info!(

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::head::{Head, LEN as HEAD_LEN};
 use super::page_map::PageMap;
 
-const MAGIC: &[u8; 8] = b"AQPAGES1";
+const MAGIC: &[u8; 8] = b"AQPAGES2";
 /// A journal larger than the base and this is folded into a new base.
 const SLACK: u64 = 256 << 10;
 
@@ -29,6 +29,8 @@ pub struct MapFile {
     journal: Option<File>,
     journal_len: u64,
     base_len: u64,
+    /// A record could not be written: those after it would be taken for changes of the image before it.
+    stale: bool,
 }
 
 impl MapFile {
@@ -40,8 +42,13 @@ impl MapFile {
     /// As [`load`](MapFile::load), but batches after `last` are left out, and forgotten with the next
     /// [`append`](MapFile::append).
     pub fn load_up_to(directory: &Path, last: Txid) -> io::Result<(MapFile, Option<(Head, PageMap)>)> {
-        let mut file =
-            MapFile { directory: directory.to_owned(), journal: None, journal_len: 0, base_len: 0 };
+        let mut file = MapFile {
+            directory: directory.to_owned(),
+            journal: None,
+            journal_len: 0,
+            base_len: 0,
+            stale: false,
+        };
         let Some(base) = read_if_there(&file.base_path())? else { return Ok((file, None)) };
         let Some((mut head, mut map)) = decode_base(&base) else { return Ok((file, None)) };
         if head.txid > last {
@@ -86,6 +93,7 @@ impl MapFile {
         self.base_len = bytes.len() as u64;
         self.journal = None;
         self.journal_len = 0;
+        self.stale = false;
         match std::fs::remove_file(self.journal_path()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
@@ -94,6 +102,10 @@ impl MapFile {
 
     /// Records a batch: the image at `head` has `pages` pages, and differs from the one recorded before by `changes`. Not
     /// flushed to disk. True: the journal has grown long, and a [`rewrite`](MapFile::rewrite) is due.
+    ///
+    /// # Errors
+    /// Nothing is recorded then, and nothing may be before a [`rewrite`](MapFile::rewrite): see
+    /// [`is_stale`](MapFile::is_stale).
     pub fn append(&mut self, head: &Head, pages: u32, changes: &[(Pgno, PageHash)]) -> io::Result<bool> {
         let mut payload = Vec::with_capacity(HEAD_LEN + 4 + changes.len() * 12);
         head.encode(&mut payload);
@@ -106,17 +118,35 @@ impl MapFile {
         record.extend_from_slice(&(payload.len() as u32).to_le_bytes());
         record.extend_from_slice(&xxh3_64(&payload).to_le_bytes());
         record.extend_from_slice(&payload);
+        debug_assert!(!self.stale, "a record is missing in between");
+        if let Err(e) = self.write_record(&record) {
+            self.journal = None;
+            self.stale = true;
+            return Err(e);
+        }
+        self.journal_len += record.len() as u64;
+        Ok(self.journal_len > self.base_len + SLACK)
+    }
+
+    fn write_record(&mut self, record: &[u8]) -> io::Result<()> {
         if self.journal.is_none() {
             let file = File::options().create(true).append(true).open(self.journal_path())?;
             // A torn record at the end would hide those appended after it.
             file.set_len(self.journal_len)?;
             self.journal = Some(file);
         }
-        if let Some(journal) = &mut self.journal {
-            journal.write_all(&record)?;
-        }
-        self.journal_len += record.len() as u64;
-        Ok(self.journal_len > self.base_len + SLACK)
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.write_all(record))
+    }
+
+    /// Whether a batch could not be recorded: only a [`rewrite`](MapFile::rewrite) brings the files up to date. Until
+    /// then they describe an earlier image, as if the run had ended there.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// Flushes what was appended.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.journal.as_ref().map_or(Ok(()), File::sync_data)
     }
 
     /// Closes the journal until the next [`append`](MapFile::append).
@@ -201,6 +231,7 @@ mod tests {
             generation,
             txid: Txid::new(txid),
             writer: WriterNonce::from_bytes([3; 16]),
+            previous: txid.is_multiple_of(2).then_some(WriterNonce::from_bytes([4; 16])),
             page_size: PageSize::DEFAULT,
             last_commit: Timestamp::from_millis(txid as i64),
             wal: WalPosition { frame: txid as u32 * 3, ..WalPosition::NO_WAL },

@@ -177,9 +177,7 @@ impl Restore {
             database => database?,
         };
         let name = database.name();
-        let absolute = |source| CliError::File { action: "find", path: self.output.clone(), source };
-        let file = std::path::absolute(&self.output).map_err(absolute)?;
-        let mut builder = FollowBuilder::new(database.store().clone(), name.clone(), file)
+        let mut builder = FollowBuilder::new(database.store().clone(), name.clone(), &self.output)
             .existing(if self.force { Existing::Replace } else { Existing::Refuse })
             .memory_limit(self.memory_limit())
             .progress(show_progress(session, name));

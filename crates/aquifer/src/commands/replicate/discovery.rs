@@ -17,7 +17,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 #[derive(Debug)]
 pub(super) struct Discovery {
     places: Vec<Place>,
-    /// Databases that were reported.
+    /// Databases that were reported, or are replicated anyway: by where they really are.
     found: HashSet<PathBuf>,
     /// Those that are passed over, and were told of.
     told: HashSet<PathBuf>,
@@ -48,9 +48,10 @@ impl Discovery {
     /// Of these directories and patterns. Nothing is looked at yet.
     ///
     /// Where `needs_wal`, databases in a rollback-journal mode are passed over until they are in WAL mode: as
-    /// applications begin them, and then switch.
+    /// applications begin them, and then switch. `named` are replicated in any case, and passed over as well.
     pub(super) fn new(
         entries: &[DirectoryEntry],
+        named: &[DatabaseEntry],
         needs_wal: impl Fn(&DirectoryEntry) -> bool,
     ) -> Result<Discovery, CliError> {
         let place = |entry: &DirectoryEntry| {
@@ -77,7 +78,8 @@ impl Discovery {
             })
         };
         let places = entries.iter().map(place).collect::<Result<_, _>>()?;
-        Ok(Discovery { places, found: HashSet::new(), told: HashSet::new() })
+        let found = named.iter().map(|database| real(&database.path)).collect();
+        Ok(Discovery { places, found, told: HashSet::new() })
     }
 
     /// Whether there is anywhere to look.
@@ -106,7 +108,7 @@ impl Discovery {
             for path in paths {
                 // Those that were reported are open in this process, where opening and closing them once more
                 // would drop SQLite's locks (sqlite.org/howtocorrupt.html, section 2.2).
-                if self.found.contains(&path) {
+                if self.found.contains(&real(&path)) {
                     continue;
                 }
                 match looks(&path) {
@@ -121,7 +123,7 @@ impl Discovery {
                         }
                     }
                     Looks::Database { .. } => {
-                        self.found.insert(path.clone());
+                        self.found.insert(real(&path));
                         new.push(DatabaseEntry { path, name: None, own: place.own.clone() });
                     }
                     // Its first transaction will not change the directory.
@@ -146,6 +148,15 @@ impl Place {
             && matches(&self.pattern, &name)
             && !self.exclude.iter().any(|pattern| matches(pattern, &name))
     }
+}
+
+/// Where a file is, by whatever path it was named; also one that is not there yet.
+fn real(path: &Path) -> PathBuf {
+    let beside = || {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Some(fs::canonicalize(parent.unwrap_or(Path::new("."))).ok()?.join(path.file_name()?))
+    };
+    fs::canonicalize(path).ok().or_else(beside).unwrap_or_else(|| path.to_owned())
 }
 
 enum Looks {
@@ -240,7 +251,7 @@ mod tests {
         write("a.db-wal", &database);
         write("notes.txt", b"not a database at all");
         write("later.db", b"");
-        let mut all = Discovery::new(&[entry(dir.path().to_owned())], |_| false).unwrap();
+        let mut all = Discovery::new(&[entry(dir.path().to_owned())], &[], |_| false).unwrap();
         assert_eq!(names(&all.scan().unwrap()), ["a.db", "b.sqlite"]);
         assert_eq!(names(&all.scan().unwrap()), [""; 0]);
         // What was empty, and what was not there.
@@ -248,15 +259,36 @@ mod tests {
         write("new.db", &database);
         assert_eq!(names(&all.scan().unwrap()), ["later.db", "new.db"]);
 
-        let mut some = Discovery::new(&[entry(dir.path().join("*.db"))], |_| false).unwrap();
+        let mut some = Discovery::new(&[entry(dir.path().join("*.db"))], &[], |_| false).unwrap();
         assert_eq!(names(&some.scan().unwrap()), ["a.db", "later.db", "new.db"]);
+    }
+
+    #[test]
+    fn databases_that_are_replicated_already_are_not_opened_by_whatever_path() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        let database = [&MAGIC[..], &[0; 84]].concat();
+        fs::write(dir.path().join("there.db"), &database).unwrap();
+        let named: Vec<_> = ["there.db", "sub/../later.db"]
+            .map(|name| DatabaseEntry {
+                path: dir.path().join(name),
+                name: None,
+                own: DatabaseSettings::default(),
+            })
+            .into();
+        let twice = [entry(dir.path().to_owned()), entry(dir.path().join("sub/../*.db"))];
+        let mut discovery = Discovery::new(&twice, &named, |_| false).unwrap();
+        assert_eq!(names(&discovery.scan().unwrap()), [""; 0]);
+        fs::write(dir.path().join("later.db"), &database).unwrap();
+        fs::write(dir.path().join("found.db"), &database).unwrap();
+        assert_eq!(names(&discovery.scan().unwrap()), ["found.db"]);
     }
 
     #[test]
     fn directory_that_is_missing_is_named() {
         let error =
-            Discovery::new(&[entry("/nowhere/at/all".into())], |_| false).unwrap().scan().unwrap_err();
+            Discovery::new(&[entry("/nowhere/at/all".into())], &[], |_| false).unwrap().scan().unwrap_err();
         assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
-        assert!(Discovery::new(&[entry("/nowhere/*/x.db*".into())], |_| false).is_err());
+        assert!(Discovery::new(&[entry("/nowhere/*/x.db*".into())], &[], |_| false).is_err());
     }
 }

@@ -57,7 +57,7 @@ pub(super) async fn ship(
         })?;
     }
     let replicator = command.replicator(session).await?;
-    let found = Discovery::new(&sources.directories, |_| false)?.scan()?;
+    let found = Discovery::new(&sources.directories, &sources.databases, |_| false)?.scan()?;
     let roster = Roster::default();
     let mut names = Vec::new();
     for database in sources.databases.iter().chain(&found) {

@@ -58,14 +58,15 @@ pub(super) async fn replicate(
         Ok(started) => started,
         Err(exit) => return Ok(exit),
     };
-    let mut discovery =
-        Discovery::new(&sources.directories, |entry| session.settings.of(&entry.own).wal != Some(true))?;
+    let mut discovery = Discovery::new(&sources.directories, &sources.databases, |entry| {
+        session.settings.of(&entry.own).wal != Some(true)
+    })?;
     let roster = Roster::default();
     for database in sources.databases.iter().chain(&discovery.scan()?) {
         command.add(&replicator, &roster, session, database)?;
     }
     if is_over {
-        return finish(session, replicator, Ended::Signal, &mut signals).await;
+        return finish(session, &replicator, Ended::Signal, &mut signals).await;
     }
     let verifications = Verifications::default();
     let server = match session.settings.replicate.process.metrics {
@@ -119,7 +120,7 @@ pub(super) async fn replicate(
         // Ends with "cancelled", which it was.
         drop(server.await);
     }
-    finish(session, replicator, ended, &mut signals).await
+    finish(session, &replicator, ended, &mut signals).await
 }
 
 /// Starts the replicator, and says whether it was told to end meanwhile: what is committed is shipped even so. Where
@@ -157,19 +158,11 @@ enum Ended {
 /// Ships the rest. A second signal gives up on it: the next run ships it.
 async fn finish(
     session: &Session,
-    replicator: Arc<Replicator>,
+    replicator: &Replicator,
     ended: Ended,
     signals: &mut Signals,
 ) -> Result<Exit, CliError> {
-    let shutdown = async {
-        settle_waiting(&replicator).await?;
-        match Arc::try_unwrap(replicator) {
-            Ok(replicator) => replicator.shutdown().await,
-            // A page is being served right now. What is shipped is the same.
-            Err(replicator) => replicator.sync().await.map(drop),
-        }
-    };
-    let mut shutdown = std::pin::pin!(shutdown);
+    let mut shutdown = std::pin::pin!(replicator.shutdown());
     let mut said = false;
     let shut = loop {
         tokio::select! {
@@ -191,22 +184,6 @@ async fn finish(
         (Ended::ChildUnreplicated(Exit::Child(0), error), _) => Err(error),
         (Ended::Child(exit) | Ended::ChildUnreplicated(exit, _), _) => Ok(exit),
     }
-}
-
-/// Databases whose file was not there yet when a replica looked last: those that are there now are shipped, the
-/// others have nothing to ship.
-async fn settle_waiting(replicator: &Replicator) -> aquifer_replicate::Result<()> {
-    for status in replicator.status() {
-        if !matches!(status.state, ReplicaState::Waiting(_)) {
-            continue;
-        }
-        if status.path.exists() {
-            replicator.sync_database(&status.name).await?;
-        } else if let Err(error) = replicator.remove(&status.name).await {
-            tracing::warn!(database = %status.name, %error, "nothing was shipped");
-        }
-    }
-    Ok(())
 }
 
 /// Adds databases as they appear, and tells of changes. Returns only when every replica has stopped.

@@ -1,153 +1,35 @@
-//! Batches, applied one after the other, are the database at every txid.
-#![allow(clippy::unwrap_used, reason = "a test that cannot set the stage should fail")]
+//! What a batch holds.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use aquifer_format::segment::SegmentBytes;
-use aquifer_format::{DbChecksum, PageHash, PageSize, Pgno, Timestamp, Txid, WriterNonce};
-use aquifer_replicate::capture::{Batch, Body, Capture, NextBatch, WalLimits};
-use aquifer_replicate::state::{Head, PageMap};
+use aquifer_replicate::capture::{Capture, Spill, WalLimits};
 use aquifer_sqlite::Handle;
 use aquifer_sqlite::wal::WalChecksum;
 use rusqlite::Connection;
-use tempfile::TempDir;
 
-/// What a reader of the segments has.
-struct Reader {
-    page_size: PageSize,
-    pages: Vec<Vec<u8>>,
-    checksum: DbChecksum,
-    txid: Txid,
-    last_commit: Timestamp,
-}
+use crate::stage::{Reader, Stage, connect, dump, head, next, put, ship};
 
-impl Reader {
-    fn new(page_size: PageSize) -> Reader {
-        Reader {
-            page_size,
-            pages: Vec::new(),
-            checksum: DbChecksum::EMPTY,
-            txid: Txid::ZERO,
-            last_commit: Timestamp::default(),
+/// A WAL with one transaction, as SQLite would have written it.
+fn write_wal(database: &Path, page_size: usize, frames: &[(u32, Vec<u8>)], pages_after: u32) {
+    let mut wal = Vec::new();
+    for word in [0x377f_0682u32, 3_007_000, page_size as u32, 0, 77, 99] {
+        wal.extend_from_slice(&word.to_be_bytes());
+    }
+    let mut sum = WalChecksum::default().over(&wal, false);
+    wal.extend_from_slice(&[sum.s0.to_be_bytes(), sum.s1.to_be_bytes()].concat());
+    for (i, (pgno, page)) in frames.iter().enumerate() {
+        let commit = if i + 1 == frames.len() { pages_after } else { 0 };
+        let head = [pgno.to_be_bytes(), commit.to_be_bytes()].concat();
+        sum = sum.over(&head, false).over(page, false);
+        wal.extend_from_slice(&head);
+        for word in [77, 99, sum.s0, sum.s1] {
+            wal.extend_from_slice(&u32::to_be_bytes(word));
         }
+        wal.extend_from_slice(page);
     }
-
-    fn apply(&mut self, batch: &Batch) {
-        let bytes = match &batch.encoded.body {
-            Body::Memory(bytes) => bytes.to_vec(),
-            Body::File(path) => std::fs::read(path).unwrap(),
-            Body::Staged(path) => std::fs::read(path).unwrap(),
-        };
-        let segment = SegmentBytes::parse(&bytes).unwrap();
-        segment.verify().unwrap();
-        let meta = segment.info().meta();
-        assert_eq!(meta.range.first, self.txid.next());
-        assert_eq!(meta.checksum_before, self.checksum);
-        assert_eq!(meta.size_before as usize, self.pages.len());
-        assert!(meta.last_commit >= self.last_commit);
-        self.pages.resize(meta.size_after as usize, vec![0; self.page_size.bytes()]);
-        let mut entries = segment.entries();
-        while let Some(entry) = entries.next().unwrap() {
-            let page = &mut self.pages[entry.pgno.index()];
-            entry.apply(page);
-            assert_eq!(PageHash::of(entry.pgno, page), entry.hash);
-        }
-        let mut checksum = DbChecksum::EMPTY;
-        for (index, page) in self.pages.iter().enumerate() {
-            let pgno = Pgno::from_index(index as u32);
-            if pgno != self.page_size.lock_page() {
-                checksum.toggle(PageHash::of(pgno, page));
-            }
-        }
-        assert_eq!(checksum, meta.checksum_after);
-        self.checksum = checksum;
-        self.txid = meta.range.last;
-        self.last_commit = meta.last_commit;
-    }
-
-    fn dump(&self) -> String {
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().join("replica.db");
-        std::fs::write(&path, self.pages.concat()).unwrap();
-        dump(&Connection::open(&path).unwrap())
-    }
-}
-
-fn dump(connection: &Connection) -> String {
-    let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    let rows: Vec<String> = connection
-        .prepare("SELECT k, hex(v) FROM t ORDER BY k")
-        .unwrap()
-        .query_map([], |row| Ok(format!("{}={}", row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    format!("{check}\n{}", rows.join("\n"))
-}
-
-struct Stage {
-    _dir: TempDir,
-    path: PathBuf,
-    spill: PathBuf,
-    application: Connection,
-}
-
-impl Stage {
-    fn new(page_size: u32) -> Stage {
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().join("app.db");
-        let application = connect(&path, page_size);
-        application.execute_batch("CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)").unwrap();
-        Stage { spill: dir.path().to_owned(), _dir: dir, path, application }
-    }
-
-    fn capture(&self, known: Option<(Head, PageMap)>) -> Capture {
-        let limits = WalLimits { soft: 20_000, hard: 60_000, ..WalLimits::default() };
-        Capture::open(&self.path, known, limits, self.spill.clone()).unwrap()
-    }
-}
-
-fn connect(path: &Path, page_size: u32) -> Connection {
-    let connection = Connection::open(path).unwrap();
-    connection
-        .execute_batch(&format!(
-            "PRAGMA page_size={page_size}; PRAGMA auto_vacuum=FULL; PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA busy_timeout=0"
-        ))
-        .unwrap();
-    connection
-}
-
-fn put(connection: &Connection, k: i64, bytes: usize) {
-    connection
-        .execute("INSERT OR REPLACE INTO t VALUES(?, randomblob(?))", rusqlite::params![k, bytes as i64])
-        .unwrap();
-}
-
-fn next(reader: &Reader) -> NextBatch {
-    NextBatch {
-        txid: reader.txid.next(),
-        writer: WriterNonce::from_bytes([1; 16]),
-        not_before: reader.last_commit,
-    }
-}
-
-fn ship(capture: &mut Capture, reader: &mut Reader) -> Option<Batch> {
-    let batch = capture.next_batch(&next(reader)).unwrap();
-    if let Some(batch) = &batch {
-        reader.apply(batch);
-    }
-    batch
-}
-
-fn head(batch: &Batch, reader: &Reader) -> Head {
-    Head {
-        generation: aquifer_format::GenerationId::new(Timestamp::now()),
-        txid: reader.txid,
-        writer: WriterNonce::from_bytes([1; 16]),
-        page_size: reader.page_size,
-        last_commit: reader.last_commit,
-        wal: batch.wal,
-    }
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    std::fs::write(path, wal).unwrap();
 }
 
 #[test]
@@ -179,35 +61,12 @@ fn a_commit_that_changes_no_page_makes_no_batch() {
     assert!(ship(&mut capture, &mut reader).is_none());
 }
 
-/// A WAL with one transaction, as SQLite would have written it.
-fn write_wal(database: &Path, page_size: usize, frames: &[(u32, Vec<u8>)], pages_after: u32) {
-    let mut wal = Vec::new();
-    for word in [0x377f_0682u32, 3_007_000, page_size as u32, 0, 77, 99] {
-        wal.extend_from_slice(&word.to_be_bytes());
-    }
-    let mut sum = WalChecksum::default().over(&wal, false);
-    wal.extend_from_slice(&[sum.s0.to_be_bytes(), sum.s1.to_be_bytes()].concat());
-    for (i, (pgno, page)) in frames.iter().enumerate() {
-        let commit = if i + 1 == frames.len() { pages_after } else { 0 };
-        let head = [pgno.to_be_bytes(), commit.to_be_bytes()].concat();
-        sum = sum.over(&head, false).over(page, false);
-        wal.extend_from_slice(&head);
-        for word in [77, 99, sum.s0, sum.s1] {
-            wal.extend_from_slice(&u32::to_be_bytes(word));
-        }
-        wal.extend_from_slice(page);
-    }
-    let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
-    std::fs::write(path, wal).unwrap();
-}
-
 #[test]
 fn pages_that_are_in_no_frame_restore_as_zeros() {
     let Stage { application, path, spill, _dir } = Stage::new(512);
     application.execute_batch("PRAGMA auto_vacuum=NONE; VACUUM").unwrap();
     application.close().unwrap();
-    let mut capture = Capture::open(&path, None, WalLimits::default(), spill.clone()).unwrap();
+    let mut capture = Capture::open(&path, None, WalLimits::default(), Spill::to(spill.clone())).unwrap();
     let mut reader = Reader::new(capture.page_size());
     let batch = ship(&mut capture, &mut reader).unwrap();
     let known = (head(&batch, &reader), capture.map().clone());
@@ -226,7 +85,7 @@ fn pages_that_are_in_no_frame_restore_as_zeros() {
     }
     write_wal(&path, 512, &[(1, first), (n + 1, trunk)], n + 5);
 
-    let mut capture = Capture::open(&path, Some(known), WalLimits::default(), spill).unwrap();
+    let mut capture = Capture::open(&path, Some(known), WalLimits::default(), Spill::to(spill)).unwrap();
     while ship(&mut capture, &mut reader).is_some() {}
     assert_eq!(reader.pages.len() as u32, n + 5);
     assert!(reader.pages[n as usize + 1..].iter().flatten().all(|&b| b == 0));
@@ -276,12 +135,14 @@ fn the_journal_mode_may_change_while_nobody_watches() {
     drop(capture);
     stage.application.execute_batch("PRAGMA journal_mode=DELETE").unwrap();
     put(&stage.application, 2, 5000);
-    let refused = Capture::open(&stage.path, Some(known.clone()), WalLimits::default(), stage.spill.clone());
+    let refused =
+        Capture::open(&stage.path, Some(known.clone()), WalLimits::default(), Spill::to(stage.spill.clone()));
     assert!(refused.is_err());
     drop(stage.application);
     Handle::switch_to_wal(&stage.path).unwrap();
     let mut capture =
-        Capture::open(&stage.path, Some(known), WalLimits::default(), stage.spill.clone()).unwrap();
+        Capture::open(&stage.path, Some(known), WalLimits::default(), Spill::to(stage.spill.clone()))
+            .unwrap();
     ship(&mut capture, &mut reader).unwrap();
     assert_eq!(reader.dump(), dump(&Connection::open(&stage.path).unwrap()));
 }
