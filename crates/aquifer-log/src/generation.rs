@@ -135,4 +135,32 @@ mod tests {
             assert!(matches!(error, LogError::Record { .. }), "{error}");
         }
     }
+
+    proptest::proptest! {
+        /// Whatever is in the object of a record: it is read, or refused with the object's name.
+        #[test]
+        fn any_bytes_are_a_record_or_an_error_that_names_it(
+            noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            changes in proptest::collection::vec(
+                (proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 0..4),
+        ) {
+            let mut damaged = GenerationRecord::new(PageSize::MIN, WriterNonce::random()).encode();
+            for (at, byte) in changes {
+                let at = at.index(damaged.len());
+                damaged[at] = byte;
+            }
+            let store = Store::open(&"memory://".parse::<StoreUrl>().unwrap()).unwrap();
+            let key = Key::parse("db/x/generation.json").unwrap();
+            for bytes in [&noise, &damaged] {
+                let errors = [
+                    GenerationRecord::decode(&store, &key, bytes).err(),
+                    crate::owner::OwnerRecord::decode(&store, &key, bytes).err(),
+                    crate::retain::RetiredRecord::parse(&store, &key, bytes).err(),
+                ];
+                for error in errors.into_iter().flatten() {
+                    proptest::prop_assert!(error.to_string().contains("db/x/generation.json"), "{}", error);
+                }
+            }
+        }
+    }
 }

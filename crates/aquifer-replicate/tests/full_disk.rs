@@ -104,17 +104,28 @@ async fn without_room_on_disk_nothing_is_lost_and_nobody_blocked() {
     }
     assert_replica_is(&database, &mut app).await;
 
-    // Half of it was never noted on disk. The next run finds it in the store.
-    drop(replicator);
+    // With room again, what was not noted is noted as well, not only what comes next.
     limit_files(None);
     app.sql("INSERT INTO t(v) VALUES(randomblob(50000))").unwrap();
+    replicator.sync().await.unwrap();
+    limit_files(Some(0));
+    app.sql("UPDATE t SET v = randomblob(60000) WHERE k = 1").unwrap();
+    replicator.sync().await.unwrap();
+
+    // The last batch was never noted on disk. The next run finds it in the store, once it can keep state.
+    drop(replicator);
+    app.sql("INSERT INTO t(v) VALUES(randomblob(50000))").unwrap();
+    let is_waiting = |s: &ReplicaStatus| matches!(s.state, ReplicaState::Waiting(_));
     let replicator = loop {
         let replicator = start();
         // The run before lets go of its lock when its task has ended.
-        if replicator.sync().await.is_ok() {
+        until(&replicator, "tried", |s| s.state != ReplicaState::Starting).await;
+        if replicator.status().iter().all(is_waiting) {
             break replicator;
         }
     };
+    limit_files(None);
+    replicator.sync().await.unwrap();
     assert_eq!(replicator.status()[0].durable.unwrap().generation, generation);
     assert_replica_is(&database, &mut app).await;
     replicator.shutdown().await.unwrap();

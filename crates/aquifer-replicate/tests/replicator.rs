@@ -230,7 +230,7 @@ async fn a_lost_answer_is_not_taken_for_another_writer() {
 
 #[tokio::test]
 async fn a_put_that_took_effect_in_a_run_that_died_is_taken_over() {
-    for offline_at_start in [false, true] {
+    for (offline_at_start, offline_between) in [(false, false), (true, false), (false, true), (true, true)] {
         let stage = Stage::new();
         let options = ReplicaOptions { stage_after: Duration::from_hours(1), ..ReplicaOptions::default() };
         let replicator = stage.start_with(options.clone());
@@ -249,6 +249,11 @@ async fn a_put_that_took_effect_in_a_run_that_died_is_taken_over() {
         }
         drop(replicator);
         stage.faults.clear();
+        // Runs that could not even ask, and put nothing, do not forget who did.
+        for _ in 0..if offline_between { 2 } else { 0 } {
+            stage.faults.set_offline(true);
+            drop(started_again(&stage, &options).await);
+        }
         stage.app.put(2, 2000);
         stage.faults.set_offline(offline_at_start);
         let replicator =

@@ -172,4 +172,16 @@ mod tests {
         assert_eq!(moment_or_age("30d", &now()).unwrap().to_string(), "2026-10-22T13:30:00.000Z");
         assert_eq!(moment_or_age("yesterday", &now()), moment("yesterday", &now()));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(
+            text in "\\PC{0,30}|-?[0-9]{0,20} ?(s|min|hours?|days?|months|years?|weeks)? ?(ago)?|[0-9]{0,6}-[0-9]{0,3}-[0-9]{0,3}[T ]?[0-9:.]{0,12}(Z|[+-][0-9:]{0,6})?|(today|yesterday)? ?[0-9:]{0,9}"
+        ) {
+            let _ = moment(&text, &now());
+            let _ = parse_moment_or_age(&text);
+            let _ = text.parse::<crate::units::Bytes>();
+            let _ = text.parse::<crate::units::Length>();
+        }
+    }
 }

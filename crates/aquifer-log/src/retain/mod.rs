@@ -22,7 +22,7 @@ use crate::plan::txid_at;
 use crate::remove::delete_generation;
 use inventory::Inventory;
 use needed::{Needed, Roots};
-use retired::RetiredRecord;
+pub(crate) use retired::RetiredRecord;
 
 /// What is kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use crate::database::DatabaseStore;
 use crate::error::LogError;
 use crate::generation::{decode, encode};
-use crate::store::Key;
+use crate::store::{Key, Store};
 
 const VERSION: u32 = 1;
 
 /// What `retired.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RetiredRecord {
+pub(crate) struct RetiredRecord {
     version: u32,
     /// Since when nothing of the generation is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,19 +53,22 @@ impl RetiredRecord {
             Err(e) if e.is_not_found() => return Ok(RetiredRecord::default()),
             Err(e) => return Err(e.into()),
         };
-        match decode::<RetiredRecord>(db.store(), &key, &bytes) {
-            Ok(record) if record.version > VERSION => Err(LogError::RecordVersion {
-                url: db.store().url().to_owned(),
-                key,
-                found: record.version,
-                supported: VERSION,
-            }),
-            Ok(record) => Ok(record),
-            Err(error) => {
+        match RetiredRecord::parse(db.store(), &key, &bytes) {
+            Err(error @ LogError::Record { .. }) => {
                 tracing::warn!(%error, "starting anew");
                 Ok(RetiredRecord::default())
             }
+            read => read,
         }
+    }
+
+    pub(crate) fn parse(store: &Store, key: &Key, bytes: &[u8]) -> Result<RetiredRecord, LogError> {
+        let record: RetiredRecord = decode(store, key, bytes)?;
+        if record.version > VERSION {
+            let (url, found) = (store.url().to_owned(), record.version);
+            return Err(LogError::RecordVersion { url, key: key.clone(), found, supported: VERSION });
+        }
+        Ok(record)
     }
 
     /// This, with the generation retired as a whole.

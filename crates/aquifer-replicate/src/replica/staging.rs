@@ -115,3 +115,74 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aquifer_format::segment::{CompressionLevel, SegmentEncoder, SegmentMeta};
+    use aquifer_format::{DbChecksum, PageHash, PageSize, Pgno, Timestamp, TxidRange, WriterNonce};
+
+    use super::*;
+
+    fn segment(txid: u64) -> Vec<u8> {
+        let mut encoder = SegmentEncoder::new(PageSize::MIN, CompressionLevel::SHIP);
+        let mut checksum = DbChecksum::EMPTY;
+        for pgno in Pgno::up_to(300) {
+            let page: Vec<u8> = (0..512u32).map(|i| ((i * pgno.get() * 7919) >> 3) as u8).collect();
+            let hash = PageHash::of(pgno, &page);
+            checksum.toggle(hash);
+            encoder.push_image(pgno, &page, hash);
+        }
+        let mut object = std::mem::take(encoder.output());
+        let meta = SegmentMeta {
+            page_size: PageSize::MIN,
+            range: TxidRange::one(Txid::new(txid)),
+            size_before: 0,
+            size_after: 300,
+            checksum_before: DbChecksum::EMPTY,
+            checksum_after: checksum,
+            commits: 1,
+            first_commit: Timestamp::default(),
+            last_commit: Timestamp::default(),
+            writer: WriterNonce::from_bytes([1; 16]),
+        };
+        object.extend_from_slice(&encoder.finish(&meta).unwrap().tail);
+        object
+    }
+
+    #[test]
+    fn a_staged_segment_of_which_any_byte_is_damaged_or_missing_is_not_put() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, path) = (segment(7), file(dir.path(), Txid::new(7)));
+        assert!(whole.len() > 100_000, "several groups");
+        let is_good = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            verified(&path).unwrap().is_some()
+        };
+        assert!(is_good(&whole));
+        // Every byte of header, ends of groups, index and trailer, and some of the rest.
+        let places = (0..whole.len()).filter(|at| *at < 64 || at % 997 == 0 || at + 400 > whole.len());
+        for at in places {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x20;
+            assert!(!is_good(&damaged), "byte {at}");
+            assert!(!is_good(&whole[..at]), "{at} bytes");
+        }
+        assert!(!is_good(&[&whole[..], &[0]].concat()));
+    }
+
+    #[test]
+    fn only_the_unbroken_end_of_what_was_recorded_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        for txid in [3, 5, 6, 7, 8] {
+            std::fs::write(file(dir.path(), Txid::new(txid)), segment(txid)).unwrap();
+        }
+        std::fs::write(dir.path().join("in the making"), b"x").unwrap();
+        let loaded = load(dir.path(), Txid::new(7)).unwrap();
+        let txids: Vec<u64> = loaded.iter().map(|(txid, ..)| txid.get()).collect();
+        assert_eq!(txids, [5, 6, 7]);
+        assert!(!file(dir.path(), Txid::new(8)).exists(), "it was not recorded, and is captured again");
+        // Another batch under a name that is not its own.
+        std::fs::write(file(dir.path(), Txid::new(6)), segment(5)).unwrap();
+        assert_eq!(load(dir.path(), Txid::new(7)).unwrap().len(), 1);
+    }
+}

@@ -179,3 +179,91 @@ fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> 
     }
     Ok(done)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+
+    const SALTS: Salts = Salts([0, 0, 0, 77, 0, 0, 0, 99]);
+    const PAGE: usize = 512;
+
+    /// A WAL of so many frames, each of another page; every third commits.
+    fn wal(frames: u32) -> Vec<u8> {
+        let mut wal = Vec::new();
+        for word in [0x377f_0682, 3_007_000, PAGE as u32, 0, 77, 99] {
+            wal.extend_from_slice(&u32::to_be_bytes(word));
+        }
+        let mut sum = WalChecksum::default().over(&wal, false);
+        wal.extend_from_slice(&[sum.s0.to_be_bytes(), sum.s1.to_be_bytes()].concat());
+        for n in 1..=frames {
+            let commit = if n % 3 == 0 { n } else { 0 };
+            let head = [n.to_be_bytes(), commit.to_be_bytes()].concat();
+            let page = [n as u8; PAGE];
+            sum = sum.over(&head, false).over(&page, false);
+            wal.extend_from_slice(&head);
+            wal.extend_from_slice(&SALTS.0);
+            wal.extend_from_slice(&[sum.s0.to_be_bytes(), sum.s1.to_be_bytes()].concat());
+            wal.extend_from_slice(&page);
+        }
+        wal
+    }
+
+    /// Page numbers, commits and first bytes of the frames that are accepted, and the error that ends them.
+    fn read(bytes: &[u8], last: u32) -> (Vec<(u32, u32, u8)>, Option<WalError>) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let mut reader = match FrameReader::from_start(&file, SALTS).unwrap() {
+            Ok(reader) => reader,
+            Err(e) => return (Vec::new(), Some(e)),
+        };
+        let mut frames = Vec::new();
+        loop {
+            match reader.next(last).unwrap() {
+                Ok(Some(frame)) => {
+                    assert!(frame.page.iter().all(|b| *b == frame.page[0]), "a page that never was");
+                    frames.push((frame.pgno.get(), frame.commit, frame.page[0]));
+                }
+                Ok(None) => return (frames, None),
+                Err(e) => return (frames, Some(e)),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn of_a_damaged_wal_only_true_frames_are_accepted(
+            frames in 1u32..20,
+            changes in prop::collection::vec((any::<Index>(), any::<u8>()), 0..4),
+            cut in any::<Index>(),
+            is_cut: bool,
+        ) {
+            let whole = wal(frames);
+            let (expected, error) = read(&whole, frames);
+            prop_assert_eq!((expected.len() as u32, error), (frames, None));
+            let mut damaged = whole.clone();
+            for (at, byte) in changes {
+                let at = at.index(damaged.len());
+                damaged[at] = byte;
+            }
+            if is_cut {
+                damaged.truncate(cut.index(damaged.len()));
+            }
+            // The bytes of the header that tell how often the WAL was reset are covered by its checksum as well.
+            let (found, error) = read(&damaged, frames);
+            prop_assert_eq!(&found[..], &expected[..found.len()]);
+            prop_assert_eq!(error.is_none(), found.len() == expected.len());
+            prop_assert!(damaged == whole || error.is_some(), "some byte is not covered");
+        }
+
+        #[test]
+        fn arbitrary_frames_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..2000), last: u32) {
+            let damaged = [&wal(0)[..], &bytes].concat();
+            prop_assert_eq!(read(&damaged, last).0, []);
+        }
+    }
+}

@@ -290,4 +290,15 @@ mod tests {
         assert_eq!(config.database[0].path, dir.path().join("a.db"));
         assert_eq!(config.directory[0].path, Path::new("/srv"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_configuration_or_an_error_that_names_the_file(
+            text in "\\PC{0,80}|(\\[{0,2}(replicate|database|directory|store)\\]{0,2}|path|name|interval|retain|max-staging)? ?(=|\n| )? ?(\"\\PC{0,8}\"|[0-9.-]{0,22}|true|\\{|\\[)?\n?"
+        ) {
+            if let Err(error) = parse(&text) {
+                proptest::prop_assert!(error.to_string().contains("fleet.toml"), "{}", error);
+            }
+        }
+    }
 }
