@@ -1,10 +1,10 @@
 //! What a generation consists of, as listings tell it: nothing is opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use aquifer_format::{GenerationId, Timestamp, Txid};
+use aquifer_format::{GenerationId, Timestamp, Txid, TxidRange};
 use aquifer_log::layout::ObjectKind;
-use aquifer_log::{DatabaseStore, Level, SegmentKey, StoreError};
+use aquifer_log::{DatabaseStore, SegmentKey, StoreError};
 use futures::TryStreamExt;
 use serde::Serialize;
 
@@ -24,7 +24,8 @@ pub(crate) struct LevelSurvey {
 /// A generation's objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Survey {
-    /// The oldest txid that can be restored: of the first segment, or of the oldest snapshot.
+    /// From here on every txid can be restored: older ones retention may have left, but not all of them. `None` if not
+    /// even the newest can be.
     pub(crate) oldest: Option<Txid>,
     /// The newest txid.
     pub(crate) newest: Option<Txid>,
@@ -57,6 +58,7 @@ impl Survey {
             unknown_objects: 0,
             levels: BTreeMap::new(),
         };
+        let mut segments = Vec::new();
         let mut objects = database.store().list(&layout.generation(generation), None);
         while let Some(object) = objects.try_next().await? {
             survey.objects += 1;
@@ -89,17 +91,9 @@ impl Survey {
                 survey.head = Some(segment);
             }
             survey.last_write = survey.last_write.max(Some(object.last_modified));
-            // What starts at txid 1 and is no snapshot leads to every txid after it; see `retain`.
-            let restorable = match segment.level {
-                Level::Snapshot => last,
-                _ => first,
-            };
-            if (segment.level == Level::Snapshot || first == Txid::FIRST)
-                && survey.oldest.is_none_or(|oldest| restorable < oldest)
-            {
-                survey.oldest = Some(restorable);
-            }
+            segments.push(segment.range);
         }
+        survey.oldest = survey.newest.and_then(|newest| all_restorable_from(segments, newest));
         // A companion whose segment was never published.
         survey.levels.retain(|_, level| level.segments > 0);
         Ok(survey)
@@ -112,5 +106,48 @@ impl Survey {
             (Some(oldest), Some(newest)) => format!("{oldest}-{newest}"),
             _ => "-".to_owned(),
         }
+    }
+}
+
+/// The txid from which on to `newest` every one can be restored; `None` if `newest` itself cannot be.
+fn all_restorable_from(mut segments: Vec<TxidRange>, newest: Txid) -> Option<Txid> {
+    segments.sort_unstable_by_key(|range| range.last);
+    // Before the first txid there is the empty database. Snapshots begin at the first txid, whatever it is that they end with.
+    let mut restorable = BTreeSet::from([Txid::ZERO]);
+    for range in segments {
+        if restorable.contains(&range.first.previous()) {
+            restorable.insert(range.last);
+        }
+    }
+    let mut oldest = None;
+    let mut txid = newest;
+    while txid > Txid::ZERO && restorable.contains(&txid) {
+        oldest = Some(txid);
+        txid = txid.previous();
+    }
+    oldest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn range_begins_where_nothing_after_it_is_missing() {
+        let oldest = |segments: &[(u64, u64)]| {
+            let range =
+                |(first, last): &(u64, u64)| TxidRange { first: Txid::new(*first), last: Txid::new(*last) };
+            let segments: Vec<_> = segments.iter().map(range).collect();
+            let newest = segments.iter().map(|range| range.last).max()?;
+            all_restorable_from(segments, newest).map(Txid::get)
+        };
+        assert_eq!(oldest(&[(1, 1), (2, 2), (3, 3)]), Some(1));
+        // Retention took 2 to 4, of which only their compaction is left.
+        assert_eq!(oldest(&[(1, 1), (2, 5), (6, 6), (7, 7)]), Some(5));
+        // Snapshots.
+        assert_eq!(oldest(&[(1, 4), (5, 5), (6, 6)]), Some(4));
+        assert_eq!(oldest(&[(1, 2), (5, 5), (1, 5), (6, 6)]), Some(5));
+        assert_eq!(oldest(&[(1, 1), (3, 3)]), None);
+        assert_eq!(oldest(&[]), None);
     }
 }
