@@ -11,6 +11,7 @@ use aquifer_log::{DatabaseName, DatabaseStore, Store};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::budget::RequestBudget;
 use crate::options::ReplicaOptions;
@@ -144,8 +145,10 @@ impl Replicator {
         let (commands, inbox) = mpsc::channel(16);
         let (status, watched) = watch::channel(ReplicaStatus::new(name.clone(), path.clone()));
         let database = DatabaseStore::new(self.store.clone(), name.clone());
+        // Everything that is logged on behalf of a database says so.
+        let span = tracing::info_span!("replica", database = %name);
         let run = Replica::run(database, path, options, self.shared.clone(), inbox, status);
-        let running = Running { commands, status: watched, task: tokio::spawn(run) };
+        let running = Running { commands, status: watched, task: tokio::spawn(run.instrument(span)) };
         replicas.insert(name.clone(), running);
         self.shared.databases.store(replicas.len(), Ordering::Relaxed);
         Ok(name)

@@ -42,7 +42,7 @@ pub(crate) struct Global {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
 
-    /// How much to log on stderr; RUST_LOG says it by module [default: info for replicate, else warn]
+    /// How much to log on stderr; RUST_LOG says it by module [default: info for replicate without --once, else warn]
     #[arg(long, global = true, value_name = "LEVEL")]
     pub(crate) log_level: Option<LogLevel>,
 

@@ -154,22 +154,44 @@ impl CliError {
     /// What to do about it, where the message does not say so itself.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            CliError::NoDatabase { nearest, .. } if nearest.is_empty() => {
-                Some("`aquifer ls` lists the databases of a store; --store or AQUIFER_STORE names another".into())
-            }
+            CliError::NoDatabase { nearest, .. } if nearest.is_empty() => Some(
+                "`aquifer ls` lists the databases of a store; --store or AQUIFER_STORE names another".into(),
+            ),
             CliError::NoDatabase { nearest, .. } => {
                 let names: Vec<_> = nearest.iter().map(|name| format!("'{name}'")).collect();
                 Some(format!("did you mean {}?", names.join(" or ")))
             }
             CliError::NoGeneration { name, .. } => Some(format!("`aquifer ls {name}` lists its generations")),
             CliError::Unconfirmed(_) => Some("say --yes".into()),
-            CliError::Log(LogError::Segment { .. } | LogError::Misplaced { .. }) => Some(
-                "`aquifer verify NAME` says what else is damaged; `aquifer restore --generation` or `--txid` can \
-                 restore what does not need this object"
-                    .into(),
-            ),
+            CliError::Log(e) => hint_of_log(e),
+            CliError::Plan(e) => hint_of_plan(e),
+            CliError::Restore(e) => match &**e {
+                RestoreError::Plan(e) => hint_of_plan(e),
+                RestoreError::Log(e) => hint_of_log(e),
+                _ => None,
+            },
             _ => None,
         }
+    }
+}
+
+fn hint_of_log(error: &LogError) -> Option<String> {
+    let is_damage = matches!(error, LogError::Segment { .. } | LogError::Misplaced { .. });
+    is_damage.then(|| {
+        "`aquifer verify NAME --all` says what else is damaged; `aquifer restore` with --txid or --generation restores \
+         what does not need this object; `aquifer replicate --new-generation` makes a whole new copy of the database"
+            .to_owned()
+    })
+}
+
+fn hint_of_plan(error: &PlanError) -> Option<String> {
+    match error {
+        PlanError::Log(e) => hint_of_log(e),
+        PlanError::BeforeFirst { .. } | PlanError::BeyondHead { .. } | PlanError::NotKept { .. } => Some(
+            "`aquifer info NAME` tells what can be restored, `aquifer ls NAME` lists older generations"
+                .into(),
+        ),
+        _ => None,
     }
 }
 

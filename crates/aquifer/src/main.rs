@@ -14,6 +14,7 @@ mod logging;
 mod output;
 mod progress;
 mod session;
+mod signals;
 mod survey;
 mod time;
 mod units;
@@ -29,12 +30,13 @@ use logging::LogLevel;
 use output::Output;
 use progress::note;
 use session::Session;
+use signals::Signals;
 
 fn main() -> ExitCode {
     let invocation = Invocation::from_process();
     let global = &invocation.cli.global;
-    let default = match invocation.cli.command {
-        Command::Replicate(_) => LogLevel::Info,
+    let default = match &invocation.cli.command {
+        Command::Replicate(replicate) if !replicate.is_once() => LogLevel::Info,
         _ => LogLevel::Warn,
     };
     logging::start(global.log_level, global.log_format, default);
@@ -89,11 +91,9 @@ async fn command(session: &Session, command: Command) -> Result<Exit, CliError> 
 /// Runs a command until it ends or the user interrupts it. Dropping it half-way leaves nothing behind that the
 /// next run does not cope with: the libraries say so of each of their futures.
 async fn until_interrupted(command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    let mut signals = Signals::listen()?;
     tokio::select! {
         result = command => result,
-        interrupted = tokio::signal::ctrl_c() => match interrupted {
-            Ok(()) => Ok(Exit::Signal(2)),
-            Err(e) => Err(CliError::Start(e)),
-        },
+        number = signals.next() => Ok(Exit::Signal(number)),
     }
 }

@@ -216,7 +216,7 @@ impl Replica {
             if !is_store && stopping.is_some_and(|since| since.elapsed() > STOP_PATIENCE) {
                 break error;
             }
-            tracing::warn!(database = %database.name(), error = %error, "cannot replicate at the moment; trying again");
+            tracing::warn!(error = %error, "cannot replicate at the moment; trying again");
             status.send_modify(|s| {
                 s.state = match &error {
                     Error::Log(e) => ReplicaState::Outage(e.to_string()),
@@ -241,7 +241,7 @@ impl Replica {
             }
             retry = (retry * 2).min(RETRY_MAX);
         };
-        tracing::error!(database = %database.name(), error = %failure, "replication stopped");
+        tracing::error!(error = %failure, "replication stopped");
         let message = failure.to_string();
         status.send_modify(|s| s.state = ReplicaState::Stopped(message.clone()));
         let mut failure = Some(failure);
@@ -402,9 +402,12 @@ impl Replica {
             }
             Err(e) => return Err(e),
         };
-        // After a batch there may be more: commits that came in while it was encoded. And what was not captured for
-        // want of room is still to be.
-        self.dirty = found || self.paused.is_some();
+        // After a batch there may be more: commits that came in while it was encoded. Where the next batch has to wait,
+        // that is found out now, since nothing to ship is no lag. And what was not captured for want of room is still to
+        // be.
+        let is_held = !self.options.interval.is_zero() && !self.is_asked();
+        let may_be_more = found && (!is_held || self.capture.as_mut().is_none_or(Capture::may_have_changed));
+        self.dirty = may_be_more || self.paused.is_some();
         self.status.send_modify(|s| s.wal_bytes = wal_bytes);
         Ok(())
     }
@@ -526,7 +529,7 @@ impl Replica {
                 // The name is taken now: whatever the run before had under way comes too late.
                 self.head.previous = None;
                 let revision = Revision { generation: self.head.generation, txid: done.head.txid };
-                tracing::debug!(database = %self.database.name(), txid = %done.head.txid, bytes = shipped, "durable");
+                tracing::debug!(txid = %done.head.txid, bytes = shipped, "durable");
                 self.status.send_modify(|s| {
                     s.durable = Some(revision);
                     s.shipped_bytes += shipped;
@@ -554,7 +557,7 @@ impl Replica {
             }),
             Err(e @ Error::Log(_)) if e.is_transient() => {
                 let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
-                tracing::warn!(database = %self.database.name(), error = %e, retry_in = ?wait, "cannot reach the store");
+                tracing::warn!(error = %e, retry_in = ?wait, "cannot reach the store");
                 self.status.send_modify(|s| {
                     s.state = ReplicaState::Outage(e.to_string());
                     s.errors += 1;
@@ -623,7 +626,7 @@ impl Replica {
         if let Some(capture) = &mut self.capture
             && let Err(e) = capture.rest()
         {
-            tracing::debug!(database = %self.database.name(), error = %e, "cannot checkpoint an idle database");
+            tracing::debug!(error = %e, "cannot checkpoint an idle database");
         }
         self.fall_asleep();
         self.starting = None;
@@ -657,7 +660,7 @@ impl Replica {
         }
         if let (Some(watcher), Some(capture), false) = (&self.shared.watcher, &mut self.capture, self.armed) {
             if let Err(e) = watcher.arm(&capture.wal_path(), &self.waker) {
-                tracing::debug!(database = %self.database.name(), error = %e, "no notifications; polling");
+                tracing::debug!(error = %e, "no notifications; polling");
                 return sleep.min(Duration::from_millis(100));
             }
             self.armed = true;

@@ -179,13 +179,13 @@ async fn continue_local(
         Ok(Some(_)) => is_settled = false,
         Ok(None) => {
             tracing::warn!(
-                database = %database.name(), generation = %head.generation,
+                generation = %head.generation,
                 "the store has no such generation any more; beginning a new one"
             );
             return Ok(None);
         }
         Err(e) if e.is_transient() => {
-            tracing::warn!(database = %database.name(), error = %e, "the store cannot be reached; going on to disk");
+            tracing::warn!(error = %e, "the store cannot be reached; going on to disk");
             is_settled = false;
         }
         Err(e) => return Err(e.into()),
@@ -204,7 +204,7 @@ async fn roll_forward(database: &DatabaseStore, head: &mut Head, map: &mut PageM
     match proof::end_of(database, head.generation, next).await? {
         End::Here => {}
         End::Before(after) => {
-            tracing::warn!(database = %database.name(), %after, "the store has less than was noted here");
+            tracing::warn!(%after, "the store has less than was noted here");
             let database = database.name().to_string();
             return Err(Error::Behind { database, after, writer: head.writer });
         }
@@ -241,10 +241,10 @@ async fn roll_forward(database: &DatabaseStore, head: &mut Head, map: &mut PageM
         }
         map.apply(meta.size_after, changes);
         if map.checksum() != meta.checksum_after {
-            tracing::warn!(database = %database.name(), "local state is damaged; it is made anew");
+            tracing::warn!("local state is damaged; it is made anew");
             return Ok(false);
         }
-        tracing::info!(database = %database.name(), txid = %meta.range.last, "taken over from the run before");
+        tracing::info!(txid = %meta.range.last, "taken over from the run before");
         head.txid = meta.range.last;
         head.last_commit = meta.last_commit;
         // The place in the WAL that belongs to this txid was not noted; that of the batch before is as good, since
@@ -276,7 +276,7 @@ async fn adopt_or_begin(
             ) => None,
             Err(PlanError::Log(e)) if e.is_transient() => return Err(e.into()),
             Err(e) => {
-                tracing::warn!(database = %database.name(), error = %e, "the newest generation cannot be continued");
+                tracing::warn!(error = %e, "the newest generation cannot be continued");
                 None
             }
         }
@@ -291,7 +291,7 @@ async fn adopt_or_begin(
             .await;
         capture = adopted;
         if is_same? {
-            tracing::info!(database = %database.name(), revision = %plan.revision, "continuing the newest generation");
+            tracing::info!(revision = %plan.revision, "continuing the newest generation");
             let head = Head {
                 generation: plan.revision.generation,
                 txid: plan.revision.txid,
@@ -311,7 +311,7 @@ async fn adopt_or_begin(
             });
         }
         tracing::info!(
-            database = %database.name(), newest = %plan.revision,
+            newest = %plan.revision,
             "the newest generation is another image than this database; beginning a new one"
         );
     }
@@ -319,7 +319,7 @@ async fn adopt_or_begin(
     record.host.clone_from(&shared.host);
     record.source = path.display().to_string();
     let generation = database.create_generation(record).await?;
-    tracing::info!(database = %database.name(), generation = %generation.id, "new generation");
+    tracing::info!(generation = %generation.id, "new generation");
     for (_, file, _) in
         staging::load(&directory.staging(), Txid::ZERO).map_err(Error::state(directory.staging()))?
     {

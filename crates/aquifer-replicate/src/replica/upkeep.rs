@@ -9,6 +9,7 @@ use aquifer_format::{GenerationId, Timestamp, Txid};
 use aquifer_log::store::SteadyClock;
 use aquifer_log::{Compactor, DatabaseStore, Levels, LogError, Plan, PlanError, Retention, Target};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::workers::Workers;
 
@@ -102,20 +103,20 @@ impl Upkeep {
         let Some(mut worker) = self.idle.take() else { return };
         self.considered = durable;
         let (workers, runtime) = (workers.clone(), tokio::runtime::Handle::current());
-        self.running = Some(tokio::spawn(async move {
+        let work = async move {
             // Merging is CPU work between requests: it must not run where batches wait to be shipped.
             workers
                 .run(move || {
                     let done = runtime.block_on(worker.work(durable));
                     worker.failure = done.err().map(|e| e.to_string());
                     if let Some(failure) = &worker.failure {
-                        let database = worker.database.name();
-                        tracing::warn!(%database, error = %failure, "upkeep failed; it is tried again later");
+                        tracing::warn!(error = %failure, "upkeep failed; it is tried again later");
                     }
                     worker
                 })
                 .await
-        }));
+        };
+        self.running = Some(tokio::spawn(work.in_current_span()));
     }
 
     /// Waits for what runs. For an orderly end.
@@ -141,7 +142,7 @@ impl Worker {
 
     async fn work(&mut self, durable: Txid) -> Result<(), LogError> {
         while let Some(written) = self.compactor.step(durable).await? {
-            tracing::debug!(database = %self.database.name(), segment = %written.segment, "compacted");
+            tracing::debug!(segment = %written.segment, "compacted");
         }
         self.snapshot_if_due(durable).await?;
         if let Some(retention) = self.options.retention.filter(|_| self.is_retention_due()) {
@@ -151,7 +152,8 @@ impl Worker {
             self.retained = Some(Instant::now());
             if retained.deleted > 0 {
                 tracing::info!(
-                    database = %self.database.name(), objects = retained.deleted, bytes = retained.deleted_bytes,
+                    objects = retained.deleted,
+                    bytes = retained.deleted_bytes,
                     "deleted what no restore within the window needs"
                 );
             }
@@ -170,7 +172,7 @@ impl Worker {
             Ok(plan) => plan,
             Err(PlanError::Log(e)) => return Err(e),
             Err(e) => {
-                tracing::warn!(database = %self.database.name(), error = %e, "no snapshot can be made");
+                tracing::warn!(error = %e, "no snapshot can be made");
                 return Ok(());
             }
         };
@@ -185,7 +187,7 @@ impl Worker {
             return Ok(());
         }
         let made = aquifer_log::snapshot_of(&self.database, &plan).await?;
-        tracing::info!(database = %self.database.name(), revision = %made.revision, "snapshot");
+        tracing::info!(revision = %made.revision, "snapshot");
         let written = made.written.and_then(|written| written.info);
         self.base = written.map(|info| (info.stored_len(), made.revision.txid));
         Ok(())

@@ -159,6 +159,9 @@ impl Report for Facts {
                 ),
             },
         ));
+        let requests = self.requests.by_kind().into_iter().filter(|(_, count)| *count > 0);
+        let requests: Vec<_> = requests.map(|(kind, count)| format!("{count} {kind}")).collect();
+        fields.push(("this cost", format!("{} requests", requests.join(", "))));
         write_fields(out, &fields)?;
         write_levels(out, &self.survey)
     }

@@ -97,6 +97,7 @@ struct Facts {
     checksum: String,
     last_commit: Timestamp,
     segments: usize,
+    integrity_checked: bool,
     skipped: Vec<GenerationId>,
     bytes_fetched: u64,
     requests: u64,
@@ -139,8 +140,8 @@ impl Report for Step {
     }
 }
 
-impl From<Restored> for Facts {
-    fn from(restored: Restored) -> Facts {
+impl Facts {
+    fn of(restored: Restored, integrity_checked: bool) -> Facts {
         Facts {
             revision: restored.revision,
             pages: restored.pages,
@@ -148,6 +149,7 @@ impl From<Restored> for Facts {
             checksum: restored.checksum.to_string(),
             last_commit: restored.last_commit,
             segments: restored.segments,
+            integrity_checked,
             skipped: restored.skipped,
             bytes_fetched: restored.bytes_fetched,
             requests: restored.requests,
@@ -216,6 +218,9 @@ impl Restore {
         if self.if_not_exists && self.output.exists() {
             return Ok(done("kept", None, None));
         }
+        if self.timestamp.is_some_and(|moment| moment > Timestamp::now()) {
+            session.remark("--timestamp is in the future: what is newest now is restored");
+        }
         let database = match self.database(session).await {
             Err(e) if self.if_replica_exists && is_no_replica(&e) => {
                 return Ok(done("no-replica", None, None));
@@ -224,7 +229,9 @@ impl Restore {
         };
         let name = Some(database.name().clone());
         match self.restorer(session, &database).restore().await.map_err(CliError::from) {
-            Ok(Outcome::Restored(restored)) => Ok(done("restored", name, Some(restored.into()))),
+            Ok(Outcome::Restored(restored)) => {
+                Ok(done("restored", name, Some(Facts::of(restored, self.verify))))
+            }
             Ok(Outcome::Kept) => Ok(done("kept", name, None)),
             Err(e) if self.if_replica_exists && is_no_replica(&e) => Ok(done("no-replica", name, None)),
             Err(e) => Err(e),
@@ -323,11 +330,12 @@ impl Report for Done {
         let millis = u64::try_from(facts.duration_ms).unwrap_or(u64::MAX);
         writeln!(
             out,
-            "{} from {} in {}, {}; all checksums verified",
+            "{} from {} in {}, {}; all checksums verified{}",
             Bytes(size),
             Bytes(facts.bytes_fetched),
             count(facts.segments as u64, "segment"),
-            Length(std::time::Duration::from_millis(millis))
+            Length(std::time::Duration::from_millis(millis)),
+            if facts.integrity_checked { ", integrity_check ok" } else { "" }
         )
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct DatabaseSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_staging: Option<Bytes>,
 
-    /// Lag behind which /healthz calls a database unhealthy [default: 60s]
+    /// Lag behind which /healthz calls a database unhealthy [default: 60s, or twice the interval]
     #[arg(long, value_name = "LENGTH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lag_bound: Option<Length>,
@@ -81,9 +81,15 @@ pub(crate) struct ProcessSettings {
     pub(crate) max_requests_per_hour: Option<u32>,
 
     /// Serve Prometheus metrics at /metrics and health at /healthz on this address
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) metrics: Option<SocketAddr>,
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let wrong =
+        |_| "write an IP address and a port, as in 127.0.0.1:9464, 0.0.0.0:9464, [::1]:9464".to_owned();
+    text.parse().map_err(wrong)
 }
 
 /// Both: the options of the command line, and `[replicate]` of the file.

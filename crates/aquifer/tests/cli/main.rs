@@ -4,8 +4,10 @@
 
 mod config;
 mod copy;
+mod daemon;
 mod doctor;
 mod errors;
+mod limits;
 mod ls;
 mod replicate;
 mod restore;

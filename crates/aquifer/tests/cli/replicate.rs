@@ -1,77 +1,10 @@
 //! `replicate`: once, for as long as it runs, and around a command.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::io::BufRead;
 
+use crate::daemon::{Daemon, eventually, get};
+use crate::world::{World, damage};
 use aquifer_testkit::app::{AppOptions, AppProcess, JournalMode, Language, check_log};
-use serde_json::Value;
-
-use crate::world::{Ran, World, damage};
-
-/// Longer than anything here takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_mins(2);
-
-/// A running `replicate`, killed when dropped.
-struct Daemon {
-    child: Child,
-    stdout: BufReader<std::process::ChildStdout>,
-}
-
-impl Daemon {
-    fn start(world: &World, args: &[&str]) -> Daemon {
-        let mut child = world.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        Daemon { child, stdout }
-    }
-
-    /// The next event of `--json` that is about this.
-    fn wait_for(&mut self, name: &str, state: &str) -> Value {
-        loop {
-            let mut line = String::new();
-            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "it ended: {:?}", self.rest());
-            let event: Value = serde_json::from_str(&line).unwrap();
-            if event["name"] == name && event["state"] == state {
-                return event;
-            }
-        }
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    fn rest(&mut self) -> String {
-        let mut stderr = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-        stderr
-    }
-
-    fn end(mut self) -> Ran {
-        self.signal(rustix::process::Signal::TERM);
-        let (mut stdout, stderr) = (String::new(), self.rest());
-        self.stdout.read_to_string(&mut stdout).unwrap();
-        Ran { code: self.child.wait().unwrap().code().unwrap_or(-1), stdout, stderr }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Repeats until it holds.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
-    }
-}
 
 fn restored(world: &World, name: &str) -> Option<u64> {
     let _ = std::fs::remove_file(world.path("restored.db"));
@@ -164,15 +97,9 @@ fn database_of_a_directory_is_waited_for_until_it_is_in_wal_mode() {
     let ran = world.run(&["replicate", "--once", "tenants"]);
     assert!(ran.code == 1 && ran.stderr.contains("--wal"), "{ran:?}");
     let mut daemon = Daemon::start(&world, &["replicate", "tenants", "--json"]);
-    let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("journal_mode=WAL") {
-        line.clear();
-        assert!(log.read_line(&mut line).unwrap() > 0);
-    }
+    daemon.wait_for_log("journal_mode=WAL");
     app.sql("PRAGMA journal_mode=WAL").unwrap();
     daemon.wait_for("app.db", "idle");
-    daemon.child.stderr = Some(log.into_inner());
     daemon.end().ok();
     assert_eq!(restored(&world, "app.db"), Some(3));
 }
@@ -226,24 +153,8 @@ fn metrics_and_health_are_served() {
         &["replicate", "app.db", "--json", "--metrics", "127.0.0.1:0", "--log-format", "json"],
     );
     daemon.wait_for("app.db", "idle");
-    let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
-    let address = loop {
-        let mut line = String::new();
-        assert!(log.read_line(&mut line).unwrap() > 0);
-        if let Ok(event) = serde_json::from_str::<Value>(&line)
-            && let Some(address) = event["fields"]["address"].as_str()
-        {
-            break address.to_owned();
-        }
-    };
-    daemon.child.stderr = Some(log.into_inner());
-    let get = |page: &str| {
-        let mut connection = TcpStream::connect(&address).unwrap();
-        write!(connection, "GET {page} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).unwrap();
-        answer
-    };
+    let address = daemon.address();
+    let get = |page: &str| get(&address, page);
     let metrics = get("/metrics");
     assert!(metrics.contains("aquifer_durable_txid{database=\"app.db\"} 1\n"), "{metrics}");
     assert!(metrics.contains("aquifer_fencing 1\n") && metrics.contains("kind=\"create\""), "{metrics}");
@@ -286,29 +197,13 @@ fn replica_that_cannot_be_restored_makes_the_daemon_unhealthy() {
     ];
     let mut daemon = Daemon::start(&world, &args);
     daemon.wait_for("app.db", "idle");
-    let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
-    let mut wait_for_log = |what: &str| {
-        loop {
-            let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0);
-            if line.contains(what) {
-                return serde_json::from_str::<Value>(&line).unwrap();
-            }
-        }
-    };
-    let address = wait_for_log("/healthz")["fields"]["address"].as_str().unwrap().to_owned();
-    let get = |page: &str| {
-        let mut connection = TcpStream::connect(&address).unwrap();
-        write!(connection, "GET {page} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).unwrap();
-        answer
-    };
-    wait_for_log("it can be restored");
+    let address = daemon.address();
+    let get = |page: &str| get(&address, page);
+    daemon.wait_for_log("it can be restored");
     assert!(get("/healthz").starts_with("HTTP/1.1 200"));
     assert!(get("/metrics").contains("aquifer_last_verified_timestamp_seconds{database=\"app.db\"} 1"));
     damage(&world, "app.db");
-    wait_for_log("VERIFICATION FAILED");
+    daemon.wait_for_log("VERIFICATION FAILED");
     let health = get("/healthz");
     assert!(health.starts_with("HTTP/1.1 503") && health.contains("0000000000000001.seg"), "{health}");
     assert!(get("/metrics").contains("aquifer_verification_failed{database=\"app.db\"} 1"));

@@ -4,36 +4,10 @@ use std::ffi::OsString;
 use std::process::ExitStatus;
 
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::CliError;
 use crate::exit::Exit;
-
-/// SIGINT and SIGTERM, as they arrive.
-#[derive(Debug)]
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    /// From now on the process handles them itself.
-    pub(super) fn listen() -> Result<Signals, CliError> {
-        let listen = |kind| signal(kind).map_err(CliError::Start);
-        Ok(Signals {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    /// The number of the next one. Cancel-safe.
-    pub(super) async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-        }
-    }
-}
+use crate::signals::Signals;
 
 /// Starts the command.
 pub(super) fn start(command: &[OsString]) -> Result<Child, CliError> {

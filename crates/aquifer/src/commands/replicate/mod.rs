@@ -70,6 +70,11 @@ struct Sources {
 }
 
 impl Replicate {
+    /// Whether it ends by itself.
+    pub(crate) fn is_once(&self) -> bool {
+        self.once
+    }
+
     /// What the command line says about replication.
     pub(crate) fn flags(&self) -> ReplicateSettings {
         self.flags.clone()

@@ -8,7 +8,7 @@ use aquifer_log::DatabaseName;
 
 use crate::config::DatabaseSettings;
 
-/// Lag behind which /healthz calls a database unhealthy, if nobody says.
+/// Lag behind which /healthz calls a database unhealthy, if nobody says: at least twice what it waits on purpose.
 const LAG_BOUND: Duration = Duration::from_mins(1);
 
 /// The databases, as they are added.
@@ -26,8 +26,9 @@ pub(super) struct Terms {
 
 impl Roster {
     pub(super) fn note(&self, name: &DatabaseName, settings: &DatabaseSettings) {
+        let usual = settings.interval.map_or(LAG_BOUND, |interval| LAG_BOUND.max(interval.0 * 2));
         let terms = Terms {
-            lag_bound: settings.lag_bound.map_or(LAG_BOUND, |bound| bound.0),
+            lag_bound: settings.lag_bound.map_or(usual, |bound| bound.0),
             verify_every: settings.verify_every.map(|every| every.0),
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), terms);

@@ -11,7 +11,7 @@ use aquifer_replicate::restore::{Existing, Outcome, Restorer};
 use aquifer_replicate::{ReplicaState, Replicator};
 use serde::Serialize;
 
-use super::child::{self, Signals};
+use super::child;
 use super::discovery::Discovery;
 use super::health::{self, Watched};
 use super::roster::Roster;
@@ -23,6 +23,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::Report;
 use crate::session::Session;
+use crate::signals::Signals;
 
 /// How often to look for new databases, and at how the replicas do.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
