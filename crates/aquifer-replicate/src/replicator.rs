@@ -77,17 +77,36 @@ impl ReplicatorBuilder {
 
 /// Replicates any number of databases of this machine into one store.
 ///
-/// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use aquifer_log::{Store, StoreUrl};
+/// use aquifer_replicate::restore::{Existing, Restorer};
 /// use aquifer_replicate::Replicator;
 ///
-/// let store = Store::open(&"./aquifer-data".parse::<StoreUrl>()?)?;
-/// let replicator = Replicator::builder(store).start();
-/// replicator.add("app.db", None)?;
-/// // … the application writes …
-/// replicator.sync().await?; // all that was committed before is in the store now
+/// # let dir = tempfile::tempdir()?;
+/// let file = dir.path().join("app.db");
+/// let store = Store::open(&StoreUrl::directory(dir.path().join("aquifer-data")))?;
+///
+/// // At the start of the program: what a lost machine had, if there is nothing here.
+/// let restored = Restorer::new(store.clone(), "app.db".parse()?, &file).existing(Existing::Keep).restore().await;
+/// # assert!(restored.is_err(), "nothing was replicated yet");
+///
+/// let app = rusqlite::Connection::open(&file)?;
+/// app.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t(x)")?;
+/// let replicator = Replicator::builder(store.clone()).start();
+/// let name = replicator.add(&file, None)?;
+///
+/// app.execute("INSERT INTO t VALUES('worth keeping')", [])?;
+/// let durable = replicator.sync_database(&name).await?; // all that was committed before is in the store now
+/// assert!(durable.is_some());
 /// replicator.shutdown().await?;
+///
+/// // On another machine.
+/// let copy = dir.path().join("copy.db");
+/// Restorer::new(store, name, &copy).restore().await?;
+/// let x: String = rusqlite::Connection::open(&copy)?.query_row("SELECT x FROM t", [], |row| row.get(0))?;
+/// assert_eq!(x, "worth keeping");
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]

@@ -110,4 +110,33 @@ mod tests {
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    /// The part of a page under a heading, up to the next one of the same rank.
+    fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+        let (_, rest) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
+        rest.split("\n#").next().unwrap_or_default()
+    }
+
+    #[test]
+    fn every_option_is_documented_where_its_command_is() {
+        let docs = include_str!("../../../docs/cli.md");
+        let documented = |section: &str, arg: &clap::Arg| {
+            let Some(long) = arg.get_long() else { return };
+            let is_there = ["`", " "].iter().any(|end| section.contains(&format!("`--{long}{end}")))
+                || section.contains(&format!(", `--{long}"));
+            assert!(is_there, "docs/cli.md lacks --{long} in:\n{section}");
+        };
+        let cli = Cli::command();
+        let general = section(docs, "## Options of every command");
+        cli.get_arguments().for_each(|arg| documented(general, arg));
+        for command in cli.get_subcommands() {
+            let own: Vec<_> = command.get_arguments().filter(|arg| arg.get_long().is_some()).collect();
+            if !own.is_empty() {
+                let section = section(docs, &format!("### `{}`", command.get_name()));
+                for arg in own {
+                    documented(section, arg);
+                }
+            }
+        }
+    }
 }
