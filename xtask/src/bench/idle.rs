@@ -37,8 +37,8 @@ pub(super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
             started.elapsed().as_secs_f64(),
             " s",
         );
-        // The checkpoint that follows a second after the last commit is no idling.
-        std::thread::sleep(Duration::from_secs(5));
+        // The checkpoint that follows a second after the last commit is no idling, nor is falling asleep.
+        std::thread::sleep(Duration::from_secs(10));
         let (cpu, at) = (daemon.cpu()?, Instant::now());
         std::thread::sleep(WATCHED);
         let cpu = 100.0 * daemon.cpu()?.saturating_sub(cpu).as_secs_f64() / at.elapsed().as_secs_f64();

@@ -58,7 +58,7 @@ const ALERT_POLL: Duration = Duration::from_millis(1);
 /// A database counts as starting for this long at most.
 const START_SHARE: Duration = Duration::from_secs(5);
 /// Looks at all idle databases together are no more frequent than one in this time.
-const POLL_SHARE: Duration = Duration::from_millis(5);
+const POLL_SHARE: Duration = Duration::from_millis(10);
 /// After the last commit, the WAL is brought into the database file and let go of.
 const REST_AFTER: Duration = Duration::from_secs(1);
 /// Segments larger than this are uploaded in parts.
