@@ -9,8 +9,8 @@ use crate::replica::UpkeepOptions;
 /// How a database is replicated. The defaults ship each batch as soon as the one before it is durable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplicaOptions {
-    /// The least time between two puts. Zero: as soon as the last put is done. Longer costs fewer requests and more
-    /// lag.
+    /// The least time between two puts. Zero: as soon as the last put is done, but 200 times a second at most. Longer
+    /// costs fewer requests and more lag.
     pub interval: Duration,
     /// Where local state is kept; `None`: in `.NAME-aquifer` beside the database.
     pub state_dir: Option<PathBuf>,

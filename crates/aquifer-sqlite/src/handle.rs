@@ -13,7 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::wal::{Salts, WalChecksum};
-use crate::{Error, Result};
+use crate::{Error, Result, lent_lock};
 
 const MAIN: &CStr = c"main";
 
@@ -154,6 +154,10 @@ impl Handle {
         };
         let vfs = |code| Error::Vfs { path: path.to_owned(), what: "give its file of", code };
         let file = NonNull::new(file).ok_or_else(|| vfs(code))?;
+        // SAFETY: the connection is new, nothing else uses its file.
+        if !unsafe { lent_lock::prepare(file) } {
+            return Err(vfs(ffi::SQLITE_MISUSE));
+        }
         // Small: there may be thousands of connections, and they read hardly anything through SQLite.
         // SAFETY: LOOKASIDE takes a buffer pointer (null: none) and two ints.
         unsafe {
@@ -339,6 +343,11 @@ impl Handle {
         self.wal_checkpoint(ffi::SQLITE_CHECKPOINT_PASSIVE)
     }
 
+    /// The same while another handle of this database holds [`WalLock::Checkpoint`], and goes on holding it.
+    pub(crate) fn checkpoint_with_lent_lock(&mut self) -> Result<Backfill> {
+        lent_lock::lend(self.file, || self.checkpoint())
+    }
+
     /// How far the WAL has been copied into the database file; does nothing.
     pub fn backfill(&mut self) -> Result<Backfill> {
         self.wal_checkpoint(SQLITE_CHECKPOINT_NOOP)
@@ -409,7 +418,7 @@ impl Handle {
     }
 
     fn methods(&self) -> &ffi::sqlite3_io_methods {
-        // SAFETY: `file` is open, and an open file's methods are a static table of its VFS.
+        // SAFETY: `file` is open, and an open file's methods are a static table of its VFS, or a leaked one of ours.
         unsafe { &*(*self.file.as_ptr()).pMethods }
     }
 

@@ -16,6 +16,7 @@ mod build;
 mod error;
 mod handle;
 mod integrity;
+mod lent_lock;
 mod pinned;
 mod takeover;
 pub mod wal;

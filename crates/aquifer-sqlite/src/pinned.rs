@@ -437,14 +437,9 @@ impl PinnedDatabase {
     /// Copies frames up to the pin into the database file. Blocks nobody; returns how much is left.
     pub fn checkpoint(&mut self) -> Result<Backfill> {
         let held = self.handles[0].holds(WalLock::Checkpoint);
-        self.handles[0].unlock(WalLock::Checkpoint);
         let spare = 1 - self.pin;
         self.handles[spare].end_read()?;
-        let done = self.handles[spare].checkpoint();
-        if held {
-            self.handles[0].try_lock(WalLock::Checkpoint)?;
-        }
-        done
+        if held { self.handles[spare].checkpoint_with_lent_lock() } else { self.handles[spare].checkpoint() }
     }
 
     /// Where the database file holds everything up to the pin and nothing came after it, makes the pin loose: the next

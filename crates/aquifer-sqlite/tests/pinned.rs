@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aquifer_format::Pgno;
 use aquifer_sqlite::{Continuity, Error, Handle, PinnedDatabase};
@@ -190,6 +191,41 @@ fn holding_checkpoints_makes_automatic_ones_free_and_explicit_ones_busy_at_once(
     database.release_checkpoints();
     let busy: i64 = app.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(0)).unwrap();
     assert_eq!(busy, 0);
+}
+
+#[test]
+fn a_checkpoint_of_ours_leaves_no_gap_in_which_another_gets_in() {
+    let app = application();
+    let (mut database, _) = PinnedDatabase::open(&app.path, None).unwrap();
+    put(&app.connection, 1, 10);
+    let mut replica = Replica::of(&database);
+    replica.catch_up(&mut database);
+    assert!(database.hold_checkpoints().unwrap());
+    let done = AtomicBool::new(false);
+    let passive = |connection: &Connection| -> i64 {
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(0)).unwrap()
+    };
+    std::thread::scope(|scope| {
+        let (path, done) = (&app.path, &done);
+        let attempts = scope.spawn(move || {
+            let other = connect(path);
+            let mut attempts = 0;
+            while !done.load(Ordering::Relaxed) || attempts == 0 {
+                assert_eq!(passive(&other), 1, "another connection checkpointed, in attempt {attempts}");
+                attempts += 1;
+            }
+            attempts
+        });
+        for k in 0..300 {
+            put(&app.connection, k, 2000);
+            replica.catch_up(&mut database);
+            assert!(database.checkpoint().unwrap().is_complete());
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(attempts.join().unwrap() > 0);
+    });
+    database.release_checkpoints();
+    assert_eq!(passive(&connect(&app.path)), 0, "given back");
 }
 
 #[test]

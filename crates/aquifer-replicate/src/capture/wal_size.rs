@@ -61,10 +61,14 @@ impl Capture {
         if frames < self.wal_state.backfilled {
             self.wal_state = WalState::default();
         }
-        if u64::from(frames - self.wal_state.backfilled) * frame < self.limits.soft {
+        let uncopied = u64::from(frames - self.wal_state.backfilled) * frame;
+        if uncopied >= self.limits.soft / 2 {
+            // In good time: the application checkpoints by itself from 1,000 frames on.
+            self.database.hold_checkpoints()?;
+        }
+        if uncopied < self.limits.soft {
             return Ok((report, None));
         }
-        self.database.hold_checkpoints()?;
         if self.copy_and_let_go()? {
             return Ok((WalReport { resettable: true, ..WalReport::default() }, None));
         }

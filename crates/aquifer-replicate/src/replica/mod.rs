@@ -61,6 +61,10 @@ const START_SHARE: Duration = Duration::from_secs(5);
 const POLL_SHARE: Duration = Duration::from_millis(10);
 /// After the last commit, the WAL is brought into the database file and let go of.
 const REST_AFTER: Duration = Duration::from_secs(1);
+/// The least time between two puts under constant load: a commit after a pause is shipped at once. A directory takes
+/// a thousand puts a second, and their flushes would keep the application's processor from its work; an object store
+/// is slower than this by itself.
+const LEAST_INTERVAL: Duration = Duration::from_millis(5);
 /// Segments larger than this are uploaded in parts.
 const LARGE: u64 = 32 << 20;
 /// Between two attempts to put a batch; doubled up to [`RETRY_MAX`].
@@ -335,10 +339,14 @@ impl Replica {
 
     /// How long the next put must wait for the interval; `None`: not at all.
     fn wait_to_put(&self) -> Option<Duration> {
-        if self.is_asked() || self.options.interval.is_zero() || self.is_wal_large() {
+        if self.is_asked() || self.is_wal_large() {
             return None;
         }
-        self.options.interval.checked_sub(self.last_put?.elapsed()).filter(|wait| !wait.is_zero())
+        self.options
+            .interval
+            .max(LEAST_INTERVAL)
+            .checked_sub(self.last_put?.elapsed())
+            .filter(|wait| !wait.is_zero())
     }
 
     fn may_put(&self) -> bool {
