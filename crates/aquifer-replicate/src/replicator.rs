@@ -57,13 +57,10 @@ impl ReplicatorBuilder {
 
     /// Starts, without databases. Needs a Tokio runtime.
     pub fn start(self) -> Replicator {
-        let watcher = Watcher::start()
-            .inspect_err(|e| tracing::warn!(error = %e, "no file notifications; polling"))
-            .ok();
         let shared = Shared {
             workers: Workers::new(self.threads),
             upkeep: Workers::new(1),
-            watcher,
+            watcher: Watcher::of_process(),
             budget: self
                 .max_requests_per_hour
                 .map(|requests| Arc::new(RequestBudget::per_hour(requests, Instant::now()))),

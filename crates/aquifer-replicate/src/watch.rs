@@ -8,7 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -18,12 +18,26 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(crate) struct Watcher {
     inotify: OwnedFd,
-    wakers: Mutex<HashMap<i32, Arc<Notify>>>,
+    /// Who waits for the file behind a watch.
+    wakers: Mutex<HashMap<i32, Vec<Arc<Notify>>>>,
 }
 
+/// The kernel grants a user 128 of them: one per process must do.
+static WATCHER: OnceLock<Option<Arc<Watcher>>> = OnceLock::new();
+
 impl Watcher {
+    /// The process's own, started when it is first asked for; `None` where there are no notifications to be had.
+    pub(crate) fn of_process() -> Option<Arc<Watcher>> {
+        let start = || {
+            Watcher::start()
+                .inspect_err(|e| tracing::warn!(error = %e, "no file notifications; polling"))
+                .ok()
+        };
+        WATCHER.get_or_init(start).clone()
+    }
+
     /// Starts watching, on a thread of its own that ends with the process.
-    pub(crate) fn start() -> io::Result<Arc<Watcher>> {
+    fn start() -> io::Result<Arc<Watcher>> {
         let inotify = inotify::init(CreateFlags::CLOEXEC)?;
         let watcher = Arc::new(Watcher { inotify, wakers: Mutex::default() });
         let thread = Arc::clone(&watcher);
@@ -35,7 +49,10 @@ impl Watcher {
     pub(crate) fn arm(&self, file: &Path, waker: &Arc<Notify>) -> io::Result<()> {
         let mut wakers = self.wakers.lock();
         let watch = inotify::add_watch(&self.inotify, file, WatchFlags::MODIFY | WatchFlags::ONESHOT)?;
-        wakers.insert(watch, Arc::clone(waker));
+        let waiting = wakers.entry(watch).or_default();
+        if !waiting.iter().any(|other| Arc::ptr_eq(other, waker)) {
+            waiting.push(Arc::clone(waker));
+        }
         Ok(())
     }
 
@@ -46,7 +63,7 @@ impl Watcher {
             match events.next() {
                 Ok(event) => {
                     // The watch is gone after its event; so is whoever waited for it.
-                    if let Some(waker) = self.wakers.lock().remove(&event.wd()) {
+                    for waker in self.wakers.lock().remove(&event.wd()).into_iter().flatten() {
                         waker.notify_one();
                     }
                 }
@@ -67,14 +84,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_write_wakes_once_until_armed_again() {
+    async fn a_write_wakes_all_who_wait_once() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        let watcher = Watcher::start().unwrap();
-        let waker = Arc::new(Notify::new());
+        let watcher = Watcher::of_process().expect("Linux has notifications");
+        let (waker, other) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         for _ in 0..3 {
-            watcher.arm(file.path(), &waker).unwrap();
+            for waker in [&waker, &waker, &other] {
+                watcher.arm(file.path(), waker).unwrap();
+            }
             file.write_all(b"x").unwrap();
             waker.notified().await;
+            other.notified().await;
         }
         assert!(watcher.arm(Path::new("/nowhere/at/all"), &waker).is_err());
     }
