@@ -1,0 +1,2 @@
+//! The sync server: hosted databases on stock SQLite, whose primary storage is an object store.
+#![forbid(unsafe_code)]
