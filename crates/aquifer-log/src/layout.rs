@@ -7,6 +7,7 @@
 //! <database>/<generation>/<level>/<first>-<last>.seg      compacted
 //! <database>/<generation>/snapshot/<txid>.seg             an image of every page
 //! <database>/<generation>/retired.json                    what retention will delete, and since when it knows
+//! <database>/first.json                                   the generation that it begins with, created only if absent
 //! <database>/owner.json                                   advisory
 //! servers/<server>.json                                   advisory
 //! ```
@@ -28,6 +29,7 @@ const SEGMENT: &str = ".seg";
 const GROUPS: &str = ".groups";
 const GENERATION_RECORD: &str = "generation.json";
 const RETIRED_RECORD: &str = "retired.json";
+const FIRST_RECORD: &str = "first.json";
 const OWNER_RECORD: &str = "owner.json";
 
 /// Where the servers of a store announce themselves. No database has this name.
@@ -185,6 +187,11 @@ impl Layout {
         &self.database
     }
 
+    /// Which generation is the first of a database that servers share.
+    pub fn first(&self) -> Key {
+        self.database.key(FIRST_RECORD)
+    }
+
     /// Which server opened the database last.
     pub fn owner(&self) -> Key {
         self.database.key(OWNER_RECORD)
@@ -282,6 +289,7 @@ mod tests {
         let under =
             |key: Key| key.as_str().strip_prefix(&format!("app.db/{generation}/")).unwrap().to_owned();
         let nonce = WriterNonce::from_bytes([0xab; 16]);
+        assert_eq!(layout.first().as_str(), "app.db/first.json");
         assert_eq!(layout.owner().as_str(), "app.db/owner.json");
         assert_eq!(under(layout.generation_record(generation)), "generation.json");
         assert_eq!(under(layout.retired_record(generation)), "retired.json");

@@ -10,6 +10,7 @@
 //! - [`retain`], [`remove_generation`]: what is deleted, and when;
 //! - [`verify`]: proof that a revision can be restored.
 
+mod begin;
 mod compact;
 mod database;
 mod error;

@@ -15,6 +15,10 @@ pub enum Error {
     #[error(transparent)]
     Log(#[from] aquifer_log::LogError),
 
+    /// What is in the store cannot be continued.
+    #[error(transparent)]
+    Plan(#[from] aquifer_log::PlanError),
+
     /// The replica has stopped before.
     #[error("replication has stopped: {0}")]
     Stopped(String),
@@ -39,6 +43,15 @@ pub enum Error {
         database: String,
         /// The generation.
         generation: GenerationId,
+    },
+
+    /// The store is primary, and has another image than the file: the file is to be restored.
+    #[error("{path} is not what the store has as the newest revision of {database}: it is to be restored")]
+    Outdated {
+        /// The database's name.
+        database: String,
+        /// The file.
+        path: PathBuf,
     },
 
     /// A batch could not be encoded: a defect of this program.

@@ -15,7 +15,7 @@ mod watch;
 mod workers;
 
 pub use error::{Error, Result};
-pub use options::ReplicaOptions;
+pub use options::{Primary, ReplicaOptions};
 pub use replica::UpkeepOptions;
 pub use replicator::{Replicator, ReplicatorBuilder};
 pub use status::{ReplicaState, ReplicaStatus};

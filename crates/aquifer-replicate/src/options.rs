@@ -6,6 +6,19 @@ use std::time::Duration;
 use crate::capture::WalLimits;
 use crate::replica::UpkeepOptions;
 
+/// Which of the two is the database, where the file and the store differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Primary {
+    /// The file: applications own it. Where the newest generation is another image, a new one is begun.
+    #[default]
+    File,
+    /// The store: the file is a cache of it. Where the newest generation is another image, or was extended by somebody
+    /// else, replication stops with [`Error::Outdated`](crate::Error::Outdated) or
+    /// [`Error::Fenced`](crate::Error::Fenced), and the file is to be restored anew. Nothing is replicated while the
+    /// store cannot be asked. A generation is begun only where there is none.
+    Store,
+}
+
 /// How a database is replicated. The defaults ship each batch as soon as the one before it is durable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplicaOptions {
@@ -16,6 +29,8 @@ pub struct ReplicaOptions {
     pub state_dir: Option<PathBuf>,
     /// Switch a database with a rollback journal to WAL mode.
     pub switch_to_wal: bool,
+    /// Which of file and store is the database.
+    pub primary: Primary,
     /// Begin a new generation even where the newest one could be continued.
     pub new_generation: bool,
     /// Bytes of segments kept on disk while the store cannot be reached. Beyond, nothing is captured until it can be,
@@ -41,6 +56,7 @@ impl Default for ReplicaOptions {
             interval: Duration::ZERO,
             state_dir: None,
             switch_to_wal: false,
+            primary: Primary::File,
             new_generation: false,
             max_staging: 1 << 30,
             stage_after: Duration::from_secs(2),

@@ -10,7 +10,7 @@ use aquifer_format::{Txid, WriterNonce};
 use aquifer_log::{DatabaseName, DatabaseStore, Store};
 use aquifer_replicate::capture::WalLimits;
 use aquifer_replicate::{Error, ReplicaOptions, ReplicaState, Replicator, UpkeepOptions};
-use aquifer_testkit::fault_store::{Fault, FaultStore, Op, Rule};
+use aquifer_testkit::fault_store::{Fault, FaultStore, Gate, Op, Rule};
 use support::{Application, read_log, replica_dump};
 
 struct Stage {
@@ -72,6 +72,35 @@ async fn what_is_committed_before_a_sync_is_in_the_store_after_it() {
             stage.assert_replica_is_the_database().await;
         }
     }
+    replicator.shutdown().await.unwrap();
+    stage.assert_replica_is_the_database().await;
+}
+
+#[tokio::test]
+async fn a_sync_is_answered_when_its_commits_are_durable_not_when_all_are() {
+    let stage = Stage::new();
+    let replicator = stage.start();
+    replicator.sync().await.unwrap();
+    let gates = [2, 3, 4].map(|txid: u64| {
+        let gate = Gate::new();
+        stage.faults.inject(Rule::on(Op::Create, &format!("{txid:016x}.seg"), Fault::Hold(gate.clone())));
+        gate
+    });
+    stage.app.put(1, 10);
+    gates[0].arrived(1).await;
+    stage.app.put(2, 10);
+    let mut sync = std::pin::pin!(replicator.sync_database(&stage.name));
+    // It is asked before the second batch is captured, and so for that one.
+    assert!(futures::poll!(sync.as_mut()).is_pending());
+    gates[0].open();
+    gates[1].arrived(1).await;
+    stage.app.put(3, 10);
+    gates[1].open();
+    // The third commit is captured and on its way, and stays there.
+    let answered = tokio::time::timeout(Duration::from_mins(1), sync).await;
+    let revision = answered.expect("what was asked for is durable").unwrap().unwrap();
+    assert_eq!(revision.txid, Txid::new(3));
+    gates[2].open();
     replicator.shutdown().await.unwrap();
     stage.assert_replica_is_the_database().await;
 }
@@ -176,8 +205,10 @@ async fn started_again(stage: &Stage, options: &ReplicaOptions) -> Replicator {
 #[tokio::test]
 async fn a_full_staging_lets_go_of_the_wal_and_catches_up_by_comparing() {
     let stage = Stage::new();
+    // Behind two batches on disk, more is captured only when the WAL wants to be checkpointed.
+    let wal = WalLimits { soft: 8 << 10, ..WalLimits::default() };
     let options =
-        ReplicaOptions { stage_after: Duration::ZERO, max_staging: 20_000, ..ReplicaOptions::default() };
+        ReplicaOptions { stage_after: Duration::ZERO, max_staging: 20_000, wal, ..ReplicaOptions::default() };
     let replicator = stage.start_with(options);
     replicator.sync().await.unwrap();
     stage.faults.set_offline(true);

@@ -21,6 +21,7 @@ mod proof;
 mod recovery;
 mod sleep;
 mod staging;
+mod syncs;
 mod upkeep;
 
 use std::collections::VecDeque;
@@ -47,6 +48,7 @@ use crate::{Error, Result};
 use pause::Pause;
 use proof::{End, Moment};
 use sleep::Fingerprint;
+use syncs::Syncs;
 use upkeep::Upkeep;
 
 pub use upkeep::UpkeepOptions;
@@ -161,7 +163,7 @@ pub(crate) struct Replica {
     resting: bool,
     /// Whether a notification of the next write to the WAL is on its way.
     armed: bool,
-    syncs: Vec<oneshot::Sender<Result<Option<Revision>>>>,
+    syncs: Syncs,
     stopping: bool,
 }
 
@@ -191,7 +193,7 @@ impl Replica {
                     match replica.run_until_stopped(&mut commands).await {
                         Ok(()) => return,
                         Err(e) => {
-                            waiting.append(&mut replica.syncs);
+                            waiting.append(&mut replica.syncs.take());
                             if replica.stopping {
                                 stopping.get_or_insert_with(Instant::now);
                             }
@@ -261,6 +263,10 @@ impl Replica {
         let mut put: Option<Put> = None;
         let mut retry: Option<(Instant, Duration)> = None;
         loop {
+            // One look answers all who ask at the same time.
+            while let Ok(command) = commands.try_recv() {
+                self.take_command(command);
+            }
             if self.started.elapsed() > START_SHARE {
                 self.starting = None;
             }
@@ -270,12 +276,10 @@ impl Replica {
             if put.is_none() && retry.is_none_or(|(at, _)| at <= Instant::now()) && self.may_put() {
                 put = self.start_put()?;
             }
-            if put.is_none() && self.queue.is_empty() && !self.dirty {
-                self.answer_syncs();
-                if self.stopping {
-                    self.upkeep.finish().await;
-                    return Ok(());
-                }
+            self.syncs.answer(self.durable());
+            if self.stopping && put.is_none() && self.queue.is_empty() && !self.dirty {
+                self.upkeep.finish().await;
+                return Ok(());
             }
             self.publish(put.is_some());
             let next_look = self.next_look(put.is_some(), retry.map(|(at, _)| at));
@@ -294,19 +298,18 @@ impl Replica {
                 }
                 () = tokio::time::sleep(next_look) => self.look(),
                 command = commands.recv() => match command {
-                    Some(Command::Sync(answer)) => {
-                        self.dirty = true;
-                        self.syncs.push(answer);
-                    }
-                    Some(Command::Stop(answer)) => {
-                        self.dirty = true;
-                        self.stopping = true;
-                        self.syncs.push(answer);
-                    }
+                    Some(command) => self.take_command(command),
                     None => return Ok(()),
                 },
             }
         }
+    }
+
+    fn take_command(&mut self, command: Command) {
+        self.stopping |= matches!(command, Command::Stop(_));
+        self.dirty = true;
+        let (Command::Sync(answer) | Command::Stop(answer)) = command;
+        self.syncs.ask(answer);
     }
 
     fn is_asked(&self) -> bool {
@@ -416,6 +419,9 @@ impl Replica {
         let is_held = !self.options.interval.is_zero() && !self.is_asked();
         let may_be_more = found && (!is_held || self.capture.as_mut().is_none_or(Capture::may_have_changed));
         self.dirty = may_be_more || self.paused.is_some();
+        if self.paused.is_none() {
+            self.syncs.are_captured(self.head.txid);
+        }
         self.status.send_modify(|s| s.wal_bytes = wal_bytes);
         Ok(())
     }
@@ -596,13 +602,6 @@ impl Replica {
             self.map_file.rewrite(&head, &map.clone()).map_err(state)?;
         }
         Ok(())
-    }
-
-    fn answer_syncs(&mut self) {
-        let durable = self.durable();
-        for answer in self.syncs.drain(..) {
-            let _ = answer.send(Ok(durable));
-        }
     }
 
     fn durable(&self) -> Option<Revision> {

@@ -9,6 +9,9 @@
 //! | " | does not know the generation | begin a new one |
 //! | none | newest generation is exactly this database | continue it; whoever extended it before is fenced |
 //! | none | newest generation is another image, or there is none | begin a new one |
+//!
+//! Where the store is [`Primary`], local state counts only if its generation is the newest, and what would begin a
+//! generation beside another one, or go on without the store, is an error: the file is restored then.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -23,10 +26,11 @@ use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
 
 use super::proof::{self, End, Moment};
+use super::syncs::Syncs;
 use super::upkeep::Upkeep;
 use super::{Pending, Replica, Rewind, Shared, staging};
 use crate::capture::{Body, Capture, Spill};
-use crate::options::ReplicaOptions;
+use crate::options::{Primary, ReplicaOptions};
 use crate::state::{Head, MapFile, PageMap, StateDir};
 use crate::status::ReplicaStatus;
 use crate::{Error, Result};
@@ -57,6 +61,12 @@ impl Replica {
         let (mut map_file, local) =
             MapFile::load_up_to(directory.path(), last).map_err(Error::state(&state_path))?;
         let mut local = local.filter(|_| !options.new_generation);
+        if options.primary == Primary::Store
+            && let Some((head, _)) = &local
+            && database.latest_generation().await?.is_none_or(|newest| newest.id != head.generation)
+        {
+            return Err(outdated(database, path));
+        }
         if let (Some((head, _)), Some(rewind)) = (&mut local, rewind) {
             head.writer = rewind.writer;
         }
@@ -123,7 +133,7 @@ impl Replica {
             last_put: None,
             resting: false,
             armed: false,
-            syncs: Vec::new(),
+            syncs: Syncs::default(),
             stopping: false,
         })
     }
@@ -275,12 +285,17 @@ async fn adopt_or_begin(
                 | PlanError::Log(LogError::Store(StoreError::NoStore { .. })),
             ) => None,
             Err(PlanError::Log(e)) if e.is_transient() => return Err(e.into()),
+            // What is there is somebody's data: no generation may hide it.
+            Err(e) if options.primary == Primary::Store => return Err(e.into()),
             Err(e) => {
                 tracing::warn!(error = %e, "the newest generation cannot be continued");
                 None
             }
         }
     };
+    if options.primary == Primary::Store && plan.as_ref().is_some_and(|plan| plan.page_size != page_size) {
+        return Err(outdated(database, path));
+    }
     if let Some(plan) = plan.filter(|plan| plan.page_size == page_size) {
         let (adopted, is_same) = shared
             .workers
@@ -310,6 +325,9 @@ async fn adopt_or_begin(
                 is_settled: true,
             });
         }
+        if options.primary == Primary::Store {
+            return Err(outdated(database, path));
+        }
         tracing::info!(
             newest = %plan.revision,
             "the newest generation is another image than this database; beginning a new one"
@@ -318,7 +336,14 @@ async fn adopt_or_begin(
     let mut record = GenerationRecord::new(page_size, writer);
     record.host.clone_from(&shared.host);
     record.source = path.display().to_string();
-    let generation = database.create_generation(record).await?;
+    let generation = match options.primary {
+        Primary::File => database.create_generation(record).await?,
+        // Other servers may be at it. If one was faster, the first put tells.
+        Primary::Store => database.begin(record).await?,
+    };
+    if generation.record.page_size != page_size {
+        return Err(outdated(database, path));
+    }
     tracing::info!(generation = %generation.id, "new generation");
     for (_, file, _) in
         staging::load(&directory.staging(), Txid::ZERO).map_err(Error::state(directory.staging()))?
@@ -341,4 +366,8 @@ async fn adopt_or_begin(
         capture: Some(capture),
         is_settled: true,
     })
+}
+
+fn outdated(database: &DatabaseStore, path: &Path) -> Error {
+    Error::Outdated { database: database.name().to_string(), path: path.to_owned() }
 }
