@@ -1,2 +1,4 @@
 //! The sync server: hosted databases on stock SQLite, whose primary storage is an object store.
 #![forbid(unsafe_code)]
+
+pub mod auth;
