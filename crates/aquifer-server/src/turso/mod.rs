@@ -1,0 +1,16 @@
+//! Turso's sync protocol, the pull side: `POST /pull-updates`.
+//!
+//! - [`messages`]: the protobuf messages;
+//! - [`selector`]: the set of pages that a client asks for;
+//! - [`source`]: what a hosted database has to offer for its pages to be pulled;
+//! - [`pull`]: from a request to an answer that is streamed.
+//!
+//! The wire's page ids are 0-based; everything behind [`source`] counts from 1 ([`Pgno`](aquifer_format::Pgno)).
+
+pub mod messages;
+pub mod pull;
+mod reading;
+pub mod selector;
+pub mod source;
+#[cfg(test)]
+mod tests;

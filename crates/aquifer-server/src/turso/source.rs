@@ -1,0 +1,109 @@
+//! What a hosted database has to offer for its pages to be pulled.
+
+use std::error::Error;
+use std::fmt;
+
+use aquifer_format::{PageSize, Pgno, Revision, Txid};
+use tokio::sync::watch;
+
+/// Whatever went wrong inside a host.
+pub type SourceError = Box<dyn Error + Send + Sync>;
+
+/// A database whose pages can be pulled. Shared by all requests for it.
+pub trait PageHost: Send + Sync + 'static {
+    /// One revision of it.
+    type Source: PageSource;
+
+    /// Holds on to a revision, the latest durable one if none is named. `None` if that revision is not of this
+    /// database or is not kept any more.
+    ///
+    /// May block: it is called on a thread for that. Called for answers without pages as well, so it should do as
+    /// little as possible before the first [`PageSource::read`].
+    fn pin(&self, at: Option<Revision>) -> Result<Option<Self::Source>, SourceError>;
+
+    /// The latest durable revision, and news of it. What it says is never ahead of what [`PageHost::pin`] finds.
+    fn revisions(&self) -> watch::Receiver<Revision>;
+}
+
+/// One revision of a database, unchanged while this value lives, whatever is written meanwhile.
+///
+/// It lives as long as its client takes to read the answer. A host that cannot hold a revision for that long lets
+/// [`PageSource::read`] fail: the answer is then cut off, which clients notice.
+///
+/// Methods may block: they are called on threads for that, one at a time.
+pub trait PageSource: Send + 'static {
+    /// Which revision this is.
+    fn revision(&self) -> Revision;
+
+    /// Of every page.
+    fn page_size(&self) -> PageSize;
+
+    /// Size of the database, in pages.
+    fn pages(&self) -> u32;
+
+    /// The txid of this revision's history at which a client stands that has `client`: what changed after it is what
+    /// the client lacks. `None` when the client's image is none of this history's, and has to be replaced.
+    fn base(&self, client: Revision) -> Option<Txid> {
+        let own = self.revision();
+        (client.generation == own.generation && client.txid <= own.txid).then_some(client.txid)
+    }
+
+    /// The pages, `from` and later ones, that a batch after `since` changed and that are part of this revision;
+    /// ascending. Called again for every part of an answer, so it should find its way to `from` quickly. A page too
+    /// many does no harm, one too few is a corrupt client.
+    fn changed_since(&self, since: Txid, from: Pgno) -> impl Iterator<Item = Pgno>;
+
+    /// The pages that running this SQL reads; `None` when the host cannot or does not want to tell, and the client
+    /// gets all pages.
+    fn touched_by(&mut self, sql: &str) -> Result<Option<Vec<Pgno>>, SourceError> {
+        let _ = sql;
+        Ok(None)
+    }
+
+    /// Fills `page`, which has the size of a page, with the content of one of the pages up to [`PageSource::pages`].
+    fn read(&mut self, pgno: Pgno, page: &mut [u8]) -> Result<(), SourceError>;
+}
+
+/// A revision as clients get and send it: `<generation>.<txid>`. Opaque to them. (Of the shape `g1:o123` old clients
+/// would take it for one of the MVCC protocol.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WireRevision(pub Revision);
+
+impl fmt::Display for WireRevision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.generation, self.0.txid)
+    }
+}
+
+impl WireRevision {
+    /// The revision of this text; `None` when no Aquifer server wrote it.
+    pub fn parse(text: &str) -> Option<WireRevision> {
+        let (generation, txid) = text.split_once('.')?;
+        let revision = WireRevision(Revision {
+            generation: generation.parse().ok()?,
+            txid: Txid::new(txid.parse().ok()?),
+        });
+        // Numbers have more than one spelling ("+1", "01"); revisions have one.
+        (revision.to_string() == text).then_some(revision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquifer_format::{GenerationId, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn revisions_have_one_spelling_and_survive_the_way_to_the_client_and_back() {
+        let generation = GenerationId::new(Timestamp::from_millis(5));
+        let revision = WireRevision(Revision { generation, txid: Txid::new(17) });
+        assert_eq!(WireRevision::parse(&revision.to_string()), Some(revision));
+        for foreign in ["17", "", "g1:o17", &format!("{generation}"), &format!("{generation}.")] {
+            assert_eq!(WireRevision::parse(foreign), None, "{foreign}");
+        }
+        for spelling in ["017", "+17", "-1", "1.7", " 17", "99999999999999999999"] {
+            assert_eq!(WireRevision::parse(&format!("{generation}.{spelling}")), None, "{spelling}");
+        }
+    }
+}
