@@ -71,8 +71,9 @@ impl Writing {
         let pieces = self.base.pieces(window.groups(&self.base), budget.piece);
         let sum = async |sum: Written, written| Ok(sum.combine(written));
         let written = if budget.local {
-            stream::iter(pieces.chunks(STRIPE))
-                .map(|pieces| self.stripe(pieces.to_vec(), window, Arc::clone(&overlay)))
+            let stripes: Vec<_> = pieces.chunks(STRIPE).map(<[_]>::to_vec).collect();
+            stream::iter(stripes)
+                .map(|pieces| self.stripe(pieces, window, Arc::clone(&overlay)))
                 .buffer_unordered(budget.threads)
                 .try_fold(Written::default(), sum)
                 .await?

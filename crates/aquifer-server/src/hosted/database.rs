@@ -1,0 +1,89 @@
+//! One hosted database.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aquifer_format::Revision;
+use aquifer_log::DatabaseName;
+use aquifer_replicate::{Error as ReplicaError, Replicator};
+use rusqlite::{Connection, OpenFlags};
+
+use super::HostError;
+use super::files::Files;
+
+/// How long a connection waits for another one's transaction.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// A database that is open here.
+#[derive(Debug)]
+pub struct Hosted {
+    name: DatabaseName,
+    files: Files,
+    replicator: Arc<Replicator>,
+    /// Another server has it now.
+    lost: AtomicBool,
+}
+
+impl Hosted {
+    pub(super) fn new(name: DatabaseName, files: Files, replicator: Arc<Replicator>) -> Hosted {
+        Hosted { name, files, replicator, lost: AtomicBool::new(false) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &DatabaseName {
+        &self.name
+    }
+
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        self.files.database()
+    }
+
+    /// Whether another server has taken it over: no use of it succeeds any more, and it is to be opened anew.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// A connection of its own. Blocks. What is committed on it is not acknowledged before
+    /// [`durable`](Hosted::durable) has returned.
+    pub fn connect(&self, read_only: bool) -> Result<Connection, HostError> {
+        if self.is_lost() {
+            return Err(HostError::TakenOver(self.name.clone()));
+        }
+        let path = self.path();
+        let access =
+            if read_only { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
+        let opened = Connection::open_with_flags(&path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+        let prepared = opened.and_then(|connection| {
+            connection.busy_timeout(BUSY)?;
+            // The store is what must not lose a commit; the file must not be damaged. Its checkpoints are capture's.
+            connection.execute_batch("PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0")?;
+            Ok(connection)
+        });
+        prepared.map_err(|source| HostError::Sqlite { path, source })
+    }
+
+    /// Waits until everything that was committed before the call is in the store, and tells up to where that is.
+    /// `None`: it is empty. Cancel-safe.
+    pub async fn durable(&self) -> Result<Option<Revision>, HostError> {
+        if self.is_lost() {
+            return Err(HostError::TakenOver(self.name.clone()));
+        }
+        match self.replicator.sync_database(&self.name).await {
+            Ok(revision) => Ok(revision),
+            Err(e) => {
+                // Whatever stopped it, what the file has beyond the store is not acknowledged, and never will be.
+                self.lost.store(true, Ordering::Release);
+                tracing::warn!(database = %self.name, error = %e, "the database is not served any more");
+                match e {
+                    ReplicaError::Fenced { .. } | ReplicaError::Outdated { .. } => {
+                        Err(HostError::TakenOver(self.name.clone()))
+                    }
+                    e => Err(e.into()),
+                }
+            }
+        }
+    }
+}

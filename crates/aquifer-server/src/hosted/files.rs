@@ -1,0 +1,101 @@
+//! Local files: a cache of the store, one directory per database.
+//!
+//! ```text
+//! <data-dir>/.lock                         held while a server uses the directory
+//! <data-dir>/<database>/db.sqlite          the database, with SQLite's -wal and -shm
+//! <data-dir>/<database>/.db.sqlite-aquifer what was shipped of it
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use aquifer_log::DatabaseName;
+use rusqlite::Connection;
+use tokio::task::spawn_blocking;
+
+use super::HostError;
+
+/// The directory of one server's files, locked.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl DataDir {
+    pub(super) fn open(path: PathBuf) -> Result<DataDir, HostError> {
+        fs::create_dir_all(&path).map_err(io("make", &path))?;
+        let lock_path = path.join(".lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.map_err(io("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(DataDir { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(HostError::DataDirInUse(path)),
+            Err(TryLockError::Error(e)) => Err(io("lock", &lock_path)(e)),
+        }
+    }
+
+    /// Where a database's files are, or will be.
+    pub(super) fn files(&self, name: &DatabaseName) -> Files {
+        Files { dir: self.path.join(name.to_component()) }
+    }
+}
+
+/// The files of one database.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    dir: PathBuf,
+}
+
+impl Files {
+    /// The database file.
+    pub(super) fn database(&self) -> PathBuf {
+        self.dir.join("db.sqlite")
+    }
+
+    /// Whether there is a database file. Makes its directory, in any case.
+    pub(super) async fn exist(&self) -> Result<bool, HostError> {
+        let files = self.clone();
+        blocking(move || {
+            fs::create_dir_all(&files.dir).map_err(io("make", &files.dir))?;
+            let database = files.database();
+            database.try_exists().map_err(io("look for", &database))
+        })
+        .await
+    }
+
+    /// Makes an empty database, with pages of the size that all clients take.
+    pub(super) async fn make_empty(&self) -> Result<(), HostError> {
+        let path = self.database();
+        blocking(move || {
+            let made = Connection::open(&path)
+                .and_then(|db| db.execute_batch("PRAGMA page_size=4096; PRAGMA journal_mode=WAL"));
+            made.map_err(|source| HostError::Sqlite { path, source })
+        })
+        .await
+    }
+
+    /// Removes all of it: what is in the store is the database.
+    pub(super) async fn discard(&self) -> Result<(), HostError> {
+        let dir = self.dir.clone();
+        blocking(move || match fs::remove_dir_all(&dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("remove", &dir)(e)),
+            _ => Ok(()),
+        })
+        .await
+    }
+}
+
+fn io(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> HostError {
+    move |source| HostError::Io { what, path: path.to_owned(), source }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
+) -> Result<T, HostError> {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}

@@ -1,0 +1,168 @@
+//! Hosted databases: opened from the store on first use, their local files a cache of it.
+//!
+//! # Invariants
+//! - A file that is not what the store has as the newest revision is never served and never shipped: it is thrown
+//!   away and restored ([`aquifer_replicate::Primary::Store`]).
+//! - [`Hosted::durable`] returns only after everything committed before the call is in the store. Whoever answers
+//!   after it acknowledges nothing, and reveals nothing, that another server would not have.
+//! - A server that another one took over from learns it at its next put, at the latest: the database is then closed
+//!   here, its local file thrown away with what was never acknowledged, and opened anew on the next use.
+
+mod database;
+mod error;
+mod files;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aquifer_log::{DatabaseName, DatabaseStore, PlanError, Store};
+use aquifer_replicate::restore::{RestoreError, Restorer};
+use aquifer_replicate::{Error as ReplicaError, Primary, ReplicaOptions, Replicator};
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use files::{DataDir, Files};
+
+pub use database::Hosted;
+pub use error::HostError;
+
+/// When databases come into being.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Create {
+    /// When somebody uses them for the first time.
+    #[default]
+    OnDemand,
+    /// When an administrator says so.
+    Admin,
+}
+
+/// The databases of one server.
+#[derive(Debug)]
+pub struct Hosts {
+    store: Store,
+    data: DataDir,
+    replicator: Arc<Replicator>,
+    create: Create,
+    open: Mutex<BTreeMap<DatabaseName, Arc<OnceCell<Arc<Hosted>>>>>,
+}
+
+impl Hosts {
+    /// Hosts the databases of a store, with local files in a directory that no other process uses. Blocks for a moment;
+    /// needs a runtime of tokio's.
+    pub fn new(store: Store, data_dir: impl Into<PathBuf>, create: Create) -> Result<Hosts, HostError> {
+        let data = DataDir::open(data_dir.into())?;
+        let options = ReplicaOptions { primary: Primary::Store, ..ReplicaOptions::default() };
+        let replicator = Arc::new(Replicator::builder(store.clone()).options(options).start());
+        Ok(Hosts { store, data, replicator, create, open: Mutex::default() })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Opens a database, creates it if that is for users to do, or finds it open. Concurrent calls do the work once.
+    /// Cancel-safe: a later call begins anew.
+    pub async fn open(&self, name: &DatabaseName) -> Result<Arc<Hosted>, HostError> {
+        self.open_or(name, self.create == Create::OnDemand).await
+    }
+
+    /// Opens a database, and creates it where there is none.
+    pub async fn create(&self, name: &DatabaseName) -> Result<Arc<Hosted>, HostError> {
+        self.open_or(name, true).await
+    }
+
+    async fn open_or(&self, name: &DatabaseName, create: bool) -> Result<Arc<Hosted>, HostError> {
+        loop {
+            let slot = Arc::clone(self.open.lock().entry(name.clone()).or_default());
+            let hosted = slot.get_or_try_init(|| self.start(name, create)).await;
+            match hosted {
+                Ok(hosted) if hosted.is_lost() => self.forget(name, &slot).await,
+                Ok(hosted) => return Ok(Arc::clone(hosted)),
+                Err(e) => {
+                    let mut open = self.open.lock();
+                    // Nobody else waits for it: names that do not exist take no memory.
+                    if open
+                        .get(name)
+                        .is_some_and(|same| Arc::ptr_eq(same, &slot) && Arc::strong_count(same) == 2)
+                    {
+                        open.remove(name);
+                    }
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    /// Closes a database that another server has taken over. The next use opens it anew.
+    async fn forget(&self, name: &DatabaseName, lost: &Arc<OnceCell<Arc<Hosted>>>) {
+        let was_there = {
+            let mut open = self.open.lock();
+            let is_same = open.get(name).is_some_and(|slot| Arc::ptr_eq(slot, lost));
+            if is_same { open.remove(name) } else { None }
+        };
+        if was_there.is_some() {
+            let _ = self.replicator.remove(name).await;
+        }
+    }
+
+    async fn start(&self, name: &DatabaseName, create: bool) -> Result<Arc<Hosted>, HostError> {
+        let files = self.data.files(name);
+        // Twice: a file that turns out to be outdated is restored, and is not outdated then unless another server has
+        // just shipped something.
+        for _ in 0..3 {
+            self.fetch(name, &files, create).await?;
+            // Of an earlier attempt whose caller went away.
+            let _ = self.replicator.remove(name).await;
+            self.replicator.add(files.database(), Some(name.clone()))?;
+            match self.replicator.sync_database(name).await {
+                Ok(_) => return Ok(Arc::new(Hosted::new(name.clone(), files, Arc::clone(&self.replicator)))),
+                Err(e @ (ReplicaError::Outdated { .. } | ReplicaError::Fenced { .. })) => {
+                    tracing::info!(database = %name, reason = %e, "the local file is outdated; restoring it");
+                    let _ = self.replicator.remove(name).await;
+                    files.discard().await?;
+                }
+                Err(e) => {
+                    let _ = self.replicator.remove(name).await;
+                    return Err(e.into());
+                }
+            }
+        }
+        Err(HostError::Contended(name.clone()))
+    }
+
+    /// Makes sure that there is a local file: restores it, or makes an empty one.
+    async fn fetch(&self, name: &DatabaseName, files: &Files, create: bool) -> Result<(), HostError> {
+        if files.exist().await? {
+            return Ok(());
+        }
+        match Restorer::new(self.store.clone(), name.clone(), files.database()).restore().await {
+            Ok(_) => Ok(()),
+            Err(RestoreError::Plan(
+                PlanError::NoSuchDatabase { .. }
+                | PlanError::Empty { .. }
+                | PlanError::Log(aquifer_log::LogError::Store(aquifer_log::StoreError::NoStore { .. })),
+            )) => {
+                if create {
+                    files.make_empty().await
+                } else {
+                    Err(HostError::NoSuchDatabase(name.clone()))
+                }
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Ships what is committed and closes all databases. The first error, after all are closed.
+    pub async fn shutdown(&self) -> Result<(), HostError> {
+        self.open.lock().clear();
+        Ok(self.replicator.shutdown().await?)
+    }
+
+    /// Whether the store knows a database of this name.
+    pub async fn exists(&self, name: &DatabaseName) -> Result<bool, HostError> {
+        let database = DatabaseStore::new(self.store.clone(), name.clone());
+        Ok(database.latest_generation().await?.is_some())
+    }
+}
