@@ -3,4 +3,6 @@
 
 pub mod auth;
 pub mod hosted;
+pub mod hrana;
+pub mod sql;
 pub mod turso;

@@ -1,0 +1,154 @@
+//! Hrana over HTTP, versions 2 and 3 in JSON: SQL for remote clients, and the push of Turso's sync clients.
+//!
+//! SQL runs on tokio's blocking threads. A client that goes away has its statement interrupted and its transaction
+//! rolled back; a transaction outlives its request only under a baton, for as long as a stream may be idle.
+mod cursor;
+mod error;
+mod host;
+mod pipeline;
+mod request;
+mod response;
+mod routes;
+mod streams;
+mod value;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+pub use cursor::cursor;
+pub use host::{Database, Unavailable};
+pub use pipeline::pipeline;
+pub use routes::routes;
+
+use crate::sql::{Access, Interrupter, Limits, OnPushConflict, Session};
+use error::Failure;
+use streams::{Stream, Streams};
+
+/// The header of an answer that tells up to which revision it may have seen the database.
+pub const REVISION_HEADER: &str = "aquifer-revision";
+
+/// What a database grants its remote clients.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What one request may take.
+    pub limits: Limits,
+    /// Connections that clients may hold at the same time.
+    pub streams: usize,
+    /// How long a stream waits for its next request, before its transaction is rolled back.
+    pub stream_idle: Duration,
+    /// How long a request waits for a free place among the streams.
+    pub stream_wait: Duration,
+    /// How long a cursor waits for a reader that takes nothing.
+    pub slow_reader: Duration,
+    /// What becomes of a sync client's push with a statement that the database refuses.
+    pub on_push_conflict: OnPushConflict,
+    /// Bytes of one request's body.
+    pub body_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            streams: 128,
+            stream_idle: Duration::from_secs(10),
+            stream_wait: Duration::from_secs(5),
+            slow_reader: Duration::from_secs(30),
+            on_push_conflict: OnPushConflict::Keep,
+            body_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A database's Hrana service: the streams that its clients hold.
+pub struct Hrana<D> {
+    database: Arc<D>,
+    streams: Arc<Streams>,
+    settings: Settings,
+    rejected: AtomicU64,
+    running: Arc<AtomicUsize>,
+}
+
+impl<D: Database> Hrana<D> {
+    /// Serves `database`.
+    pub fn new(database: Arc<D>, settings: Settings) -> Arc<Self> {
+        let streams = Streams::new(settings.streams, settings.stream_idle, settings.stream_wait);
+        Arc::new(Self { database, streams, settings, rejected: AtomicU64::new(0), running: Arc::default() })
+    }
+
+    /// Ends all streams that wait for their next request, and rolls their transactions back: for a database that is
+    /// being closed.
+    pub fn close_idle_streams(&self) {
+        self.streams.close_parked();
+    }
+
+    /// Requests whose SQL runs at this moment, or waits for a lock or a slow reader.
+    pub fn running_requests(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Statements of sync clients' pushes that the database has refused and that were kept in `aquifer_rejected`, since
+    /// this service began.
+    pub fn rejected_statements(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Runs `work` on a thread that may block.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let running = Running::one(&self.running);
+        let worked = tokio::task::spawn_blocking(move || {
+            let worked = work();
+            drop(running);
+            worked
+        });
+        worked.await.map_err(|_| Failure::Panicked)
+    }
+
+    /// The stream that `baton` names, or a new one.
+    async fn stream(&self, baton: Option<&str>, access: Access) -> Result<Stream, Failure> {
+        if let Some(baton) = baton {
+            return self.streams.resume(baton, access);
+        }
+        let (database, limits) = (self.database.clone(), self.settings.limits.clone());
+        let connect =
+            move || Session::open(database.connect(access)?, access, limits).map_err(Failure::Session);
+        self.streams.open(access, connect).await
+    }
+}
+
+/// Counts a request among those that run, until it is dropped.
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn one(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Stops a session when its answer is no longer awaited: when this is dropped before it is disarmed.
+struct StopOnDrop(Option<Interrupter>);
+
+impl StopOnDrop {
+    fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if let Some(interrupter) = self.0.take() {
+            interrupter.interrupt();
+        }
+    }
+}

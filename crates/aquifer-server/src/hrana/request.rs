@@ -1,0 +1,134 @@
+//! What clients send, version 2 and 3 alike. Fields that say nothing to this server are ignored.
+use serde::Deserialize;
+
+use crate::sql::{self, Sql, Value};
+
+/// The body of a pipeline request.
+#[derive(Debug, Deserialize)]
+pub(super) struct PipelineBody {
+    #[serde(default)]
+    pub(super) baton: Option<String>,
+    #[serde(default)]
+    pub(super) requests: Vec<Request>,
+}
+
+/// The body of a cursor request.
+#[derive(Debug, Deserialize)]
+pub(super) struct CursorBody {
+    #[serde(default)]
+    pub(super) baton: Option<String>,
+    pub(super) batch: Batch,
+}
+
+/// One request of a pipeline.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Request {
+    Close,
+    Execute { stmt: Stmt },
+    Batch { batch: Batch },
+    Sequence { sql: Option<String>, sql_id: Option<i32> },
+    Describe { sql: Option<String>, sql_id: Option<i32> },
+    StoreSql { sql_id: i32, sql: String },
+    CloseSql { sql_id: i32 },
+    GetAutocommit,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Batch {
+    pub(super) steps: Vec<Step>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Step {
+    #[serde(default)]
+    condition: Option<Condition>,
+    stmt: Stmt,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Condition {
+    Ok { step: usize },
+    Error { step: usize },
+    Not { cond: Box<Condition> },
+    And { conds: Vec<Condition> },
+    Or { conds: Vec<Condition> },
+    IsAutocommit,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Stmt {
+    #[serde(default)]
+    sql: Option<String>,
+    #[serde(default)]
+    sql_id: Option<i32>,
+    #[serde(default)]
+    args: Option<Vec<Value>>,
+    #[serde(default)]
+    named_args: Option<Vec<NamedArg>>,
+    #[serde(default)]
+    want_rows: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedArg {
+    name: String,
+    value: Value,
+}
+
+/// Why a request that could be parsed means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a statement needs either `sql` or `sql_id`, and not both")]
+pub(super) struct SqlOrId;
+
+pub(super) fn sql(sql: Option<String>, id: Option<i32>) -> Result<Sql, SqlOrId> {
+    match (sql, id) {
+        (Some(text), None) => Ok(Sql::Text(text)),
+        (None, Some(id)) => Ok(Sql::Stored(id)),
+        _ => Err(SqlOrId),
+    }
+}
+
+impl TryFrom<Stmt> for sql::Statement {
+    type Error = SqlOrId;
+
+    fn try_from(stmt: Stmt) -> Result<Self, SqlOrId> {
+        Ok(Self {
+            sql: sql(stmt.sql, stmt.sql_id)?,
+            args: stmt.args.unwrap_or_default(),
+            named_args: stmt
+                .named_args
+                .unwrap_or_default()
+                .into_iter()
+                .map(|NamedArg { name, value }| (name, value))
+                .collect(),
+            want_rows: stmt.want_rows.unwrap_or(true),
+        })
+    }
+}
+
+impl Batch {
+    pub(super) fn into_steps(self) -> Result<Vec<sql::Step>, SqlOrId> {
+        self.steps
+            .into_iter()
+            .map(|step| {
+                Ok(sql::Step { condition: step.condition.map(Into::into), statement: step.stmt.try_into()? })
+            })
+            .collect()
+    }
+}
+
+impl From<Condition> for sql::Condition {
+    fn from(condition: Condition) -> Self {
+        let all = |many: Vec<Condition>| many.into_iter().map(Into::into).collect();
+        match condition {
+            Condition::Ok { step } => Self::Ok(step),
+            Condition::Error { step } => Self::Error(step),
+            Condition::Not { cond } => Self::Not(Box::new((*cond).into())),
+            Condition::And { conds } => Self::And(all(conds)),
+            Condition::Or { conds } => Self::Or(all(conds)),
+            Condition::IsAutocommit => Self::IsAutocommit,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Streams: sessions that live from one HTTP request to the next, named by a baton.
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+
+use super::error::Failure;
+use crate::sql::{Access, Session};
+
+/// The parked streams of one database.
+pub(super) struct Streams {
+    parked: Mutex<HashMap<u64, Parked>>,
+    slots: Arc<Semaphore>,
+    next_id: AtomicU64,
+    limit: usize,
+    idle: Duration,
+    wait: Duration,
+}
+
+struct Parked {
+    stream: Stream,
+    secret: [u8; 16],
+    since: Instant,
+    expiry: AbortHandle,
+}
+
+/// A session and its place among the streams. When dropped, the session is closed where blocking does no harm.
+pub(super) struct Stream {
+    id: u64,
+    access: Access,
+    /// Always there, but while it is being dropped.
+    session: Option<Session>,
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Stream {
+    pub(super) fn session(&mut self) -> &mut Session {
+        self.session.as_mut().expect("a stream has its session until it is dropped")
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // The slot is free only when the connection is closed: it counts connections.
+        let held = (self.session.take(), self.slot.take());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(held));
+        }
+    }
+}
+
+/// What names a stream to its client until its next answer: 128 bits that nobody can guess, new each time.
+pub(super) struct Baton {
+    id: u64,
+    secret: [u8; 16],
+}
+
+impl Baton {
+    pub(super) fn for_stream(stream: &Stream) -> Result<Self, Failure> {
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret).map_err(Failure::Random)?;
+        Ok(Self { id: stream.id, secret })
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("{:x}.", self.id);
+        for byte in self.secret {
+            write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        }
+        text
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (id, secret) = text.split_once('.')?;
+        if secret.len() != 32 || !secret.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0; 16];
+        for (byte, digits) in bytes.iter_mut().zip(secret.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        Some(Self { id: u64::from_str_radix(id, 16).ok()?, secret: bytes })
+    }
+}
+
+/// Whether the secrets are the same, in a time that tells nothing about where they differ.
+fn same(left: [u8; 16], right: [u8; 16]) -> bool {
+    u128::from_ne_bytes(left) ^ u128::from_ne_bytes(right) == 0
+}
+
+impl Streams {
+    pub(super) fn new(limit: usize, idle: Duration, wait: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            parked: Mutex::default(),
+            slots: Arc::new(Semaphore::new(limit)),
+            next_id: AtomicU64::new(1),
+            limit,
+            idle,
+            wait,
+        })
+    }
+
+    /// A new stream; `connect` makes its session on a thread that may block.
+    ///
+    /// When all places are taken, the stream that has been idle longest without a transaction gives up its own;
+    /// else this waits a while for one.
+    pub(super) async fn open(
+        &self,
+        access: Access,
+        connect: impl FnOnce() -> Result<Session, Failure> + Send + 'static,
+    ) -> Result<Stream, Failure> {
+        let slot = if let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            slot
+        } else {
+            self.evict();
+            tokio::time::timeout(self.wait, self.slots.clone().acquire_owned())
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .ok_or(Failure::TooManyStreams { limit: self.limit })?
+        };
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let session = tokio::task::spawn_blocking(connect).await.map_err(|_| Failure::Panicked)??;
+        Ok(Stream { id, access, session: Some(session), slot: Some(slot) })
+    }
+
+    /// The stream that `baton` names. The baton is worth nothing from then on.
+    pub(super) fn resume(&self, baton: &str, access: Access) -> Result<Stream, Failure> {
+        let baton = Baton::parse(baton).ok_or(Failure::UnknownBaton)?;
+        let mut parked = self.parked.lock();
+        let found = parked.get(&baton.id).filter(|parked| same(parked.secret, baton.secret));
+        match found {
+            None => return Err(Failure::UnknownBaton),
+            Some(parked) if parked.stream.access != access => return Err(Failure::OtherAccess),
+            Some(_) => {}
+        }
+        let parked = parked.remove(&baton.id).ok_or(Failure::UnknownBaton)?;
+        parked.expiry.abort();
+        Ok(parked.stream)
+    }
+
+    /// Keeps `stream` for whoever brings `baton`, for as long as a stream may be idle; then its transaction is
+    /// rolled back.
+    pub(super) fn park(self: &Arc<Self>, stream: Stream, baton: &Baton) {
+        let Baton { id, secret } = *baton;
+        let (streams, idle) = (Arc::downgrade(self), self.idle);
+        // Held until the stream is in: an expiry at once must find it.
+        let mut parked = self.parked.lock();
+        let expiry = tokio::spawn(async move {
+            tokio::time::sleep(idle).await;
+            if let Some(streams) = streams.upgrade() {
+                let mut parked = streams.parked.lock();
+                // It may have been resumed and parked again under another secret at this very moment.
+                if parked.get(&id).is_some_and(|parked| parked.secret == secret) {
+                    parked.remove(&id);
+                    tracing::debug!(stream = id, "an idle stream has expired");
+                }
+            }
+        });
+        parked.insert(id, Parked { stream, secret, since: Instant::now(), expiry: expiry.abort_handle() });
+    }
+
+    /// Closes every parked stream; their transactions are rolled back.
+    pub(super) fn close_parked(&self) {
+        let parked = std::mem::take(&mut *self.parked.lock());
+        for parked in parked.into_values() {
+            parked.expiry.abort();
+        }
+    }
+
+    fn evict(&self) {
+        let mut parked = self.parked.lock();
+        let longest_idle = parked
+            .iter_mut()
+            .filter_map(|(id, parked)| parked.stream.session().is_idle().then_some((parked.since, *id)))
+            .min();
+        if let Some(evicted) = longest_idle.and_then(|(_, id)| parked.remove(&id)) {
+            evicted.expiry.abort();
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Hrana over real HTTP on loopback, with a host whose databases are plain files.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod authorize;
+mod batch;
+mod cursor;
+mod durability;
+mod limits;
+mod push;
+mod streams;
+mod traces;
+mod world;
