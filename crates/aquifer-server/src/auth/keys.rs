@@ -63,24 +63,17 @@ enum Material {
 }
 
 impl VerifyingKey {
-    /// Whether a token of this algorithm that names this key id may have been signed by this key.
+    /// Whether tokens of this algorithm that name this key id are meant to be checked by this key.
     pub(super) fn fits(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
         let named = match (&self.id, id) {
             (Some(own), Some(id)) => own == id,
             // Keys from PEM files have no id, and issuers that have one key may leave it out.
             _ => true,
         };
-        let family = matches!(
-            (&self.material, algorithm),
-            (Material::Ed25519(_), Algorithm::EdDsa)
-                | (Material::Rsa { .. }, Algorithm::Rs256 | Algorithm::Rs384 | Algorithm::Rs512)
-                | (Material::P256(_), Algorithm::Es256)
-                | (Material::P384(_), Algorithm::Es384)
-        );
-        named && family && self.only.is_none_or(|only| only == algorithm)
+        named && self.only.is_none_or(|only| only == algorithm)
     }
 
-    /// Whether the signature is this key's, by this algorithm.
+    /// Whether the signature is this key's, by this algorithm. Never for an algorithm that is not of its kind.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         let ec = |curve, point: &[u8]| UnparsedPublicKey::new(curve, point).verify(message, signature);
         match (&self.material, algorithm) {

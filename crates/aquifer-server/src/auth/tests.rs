@@ -19,6 +19,8 @@ const RS_TOKENS: [&str; 3] = [
     include_str!("testdata/rs384.token"),
     include_str!("testdata/rs512.token"),
 ];
+/// RSA with SHA-256, and a header that says `EdDSA`.
+const RS256_AS_EDDSA: &str = include_str!("testdata/rs256-as-eddsa.token");
 
 /// In November 2026.
 const NOW: i64 = 1_795_219_260;
@@ -221,7 +223,8 @@ fn a_key_id_narrows_the_keys_of_a_jwks() {
 #[test]
 fn keys_of_a_jwks_that_are_for_something_else_are_passed_over() {
     let key = Signer::ed25519();
-    let mut encryption = Signer::ed25519().jwk("e");
+    let encrypts = Signer::ed25519();
+    let mut encryption = encrypts.jwk("e");
     encryption["use"] = json!("enc");
     let set = json!({"keys": [
         {"kty": "oct", "k": "c2VjcmV0"},
@@ -230,7 +233,9 @@ fn keys_of_a_jwks_that_are_for_something_else_are_passed_over() {
         encryption,
         key.jwk("k"),
     ]});
-    assert_eq!(check(&authority(&set.to_string()), &key.token(&json!({})), "shop"), Ok(Access::ReadWrite));
+    let authority = authority(&set.to_string());
+    assert_eq!(check(&authority, &key.token(&json!({})), "shop"), Ok(Access::ReadWrite));
+    assert_eq!(check(&authority, &encrypts.token(&json!({})), "shop"), FORGED);
     assert!(
         setup_error(&json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}).to_string())
             .contains("no public key")
@@ -273,6 +278,7 @@ fn a_token_that_claims_the_algorithm_of_another_kind_of_key_is_refused() {
             assert_eq!(answer.is_ok(), alg == honest, "{alg}: {answer:?}");
         }
     }
+    assert_eq!(check(&authority, RS256_AS_EDDSA, "shop"), FORGED);
 }
 
 #[test]
@@ -440,6 +446,10 @@ fn files_that_hold_no_usable_key_say_why() {
     let pkcs8 = STANDARD.encode(Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap().as_ref());
     let mut private = Signer::ed25519().jwk("k");
     private["d"] = json!("AAAA");
+    let pem = |prefix: &str, key: &[u8]| {
+        let der = STANDARD.encode([&hex(prefix)[..], key].concat());
+        format!("-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n")
+    };
     for (file, says) in [
         (String::new(), "no public key"),
         ("not base64!".into(), "neither PEM"),
@@ -448,6 +458,10 @@ fn files_that_hold_no_usable_key_say_why() {
         (private.to_string(), "private key"),
         (Signer::ed25519().pem().replace("-----END", "-----EDN"), "PEM"),
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n".into(), "public key"),
+        // A bit string with a bit too few; a point that is not uncompressed; a curve that JWTs do not use.
+        (pem("302a300506032b6570032101", &[7; 32]), "does not hold a public key"),
+        (pem("3059301306072a8648ce3d020106082a8648ce3d030107034200", &[2; 65]), "point"),
+        (pem("302a300506032b656e032100", &[7; 32]), "another kind"),
         ("{\"keys\": 1}".into(), "JWKS"),
         (
             json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode([255; 128]), "e": "AQAB"}).to_string(),

@@ -283,11 +283,30 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_containers_that_the_bytes_do_not_have_allocates_nothing() {
-        let mut bytes = COOKIE_NO_RUNS.to_le_bytes().to_vec();
-        bytes.extend(u32::MAX.to_le_bytes());
-        assert!(Selector::parse(bytes.into()).is_err());
-        assert!(Selector::parse(Bytes::from_static(&[0x3b, 0x30, 0xff, 0xff, 1])).is_err());
+    fn a_number_of_containers_that_cannot_be_is_refused_before_it_is_believed() {
+        for (count, why) in
+            [(65_536, "ends too early"), (65_537, "more than 65,536"), (u32::MAX, "more than")]
+        {
+            let bytes = [COOKIE_NO_RUNS.to_le_bytes(), count.to_le_bytes()].concat();
+            let error = Selector::parse(bytes.into()).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn runs_that_overlap_or_reach_beyond_their_container_are_refused() {
+        let with_runs = |cardinality: u16, runs: &[[u16; 2]]| {
+            let head = [0x303b, 0, 1, 0, cardinality - 1, runs.len() as u16];
+            let words = head.iter().chain(runs.as_flattened()).flat_map(|word| word.to_le_bytes());
+            // One byte of flags stands where the words have two.
+            Selector::parse(words.enumerate().filter(|(i, _)| *i != 5).map(|(_, byte)| byte).collect())
+        };
+        assert_eq!(ids(&with_runs(4, &[[0, 1], [7, 1]]).unwrap()), [0, 1, 7, 8]);
+        assert_eq!(ids(&with_runs(2, &[[0xfffe, 1]]).unwrap()), [0xfffe, 0xffff]);
+        for (cardinality, runs) in [(12, [[0, 5], [3, 5]]), (4, [[7, 1], [0, 1]]), (5, [[0, 1], [0xfffe, 2]])]
+        {
+            assert!(with_runs(cardinality, &runs).unwrap_err().to_string().contains("runs"));
+        }
     }
 
     /// Arrays, bitmaps and runs in neighbouring containers, as `roaring` writes them.

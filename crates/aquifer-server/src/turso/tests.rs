@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aquifer_format::{GenerationId, PageSize, Pgno, Revision, Timestamp, Txid};
 use bytes::{Buf as _, Bytes};
@@ -32,6 +32,8 @@ struct Memory {
     page_size: PageSize,
     /// Pages read, by all sources.
     read: Arc<AtomicUsize>,
+    /// Searches for changed pages, by all sources.
+    searches: Arc<AtomicUsize>,
     /// Reading this page fails.
     broken: Option<Pgno>,
     touched: Option<Vec<Pgno>>,
@@ -49,6 +51,7 @@ struct Pinned {
     txid: Txid,
     page_size: PageSize,
     read: Arc<AtomicUsize>,
+    searches: Arc<AtomicUsize>,
     broken: Option<Pgno>,
     touched: Option<Vec<Pgno>>,
 }
@@ -61,6 +64,7 @@ impl Memory {
             latest: watch::Sender::new(Revision { generation, txid: Txid::ZERO }),
             page_size: PageSize::DEFAULT,
             read: Arc::default(),
+            searches: Arc::default(),
             broken: None,
             touched: None,
         }
@@ -96,6 +100,14 @@ impl Memory {
         self.latest.send_replace(Revision { generation, txid: Txid::ZERO });
     }
 
+    async fn has_waiters(&self, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.latest.receiver_count() < count {
+            assert!(Instant::now() < deadline, "{} of {count} wait", self.latest.receiver_count());
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn latest(&self) -> Revision {
         *self.latest.borrow()
     }
@@ -119,6 +131,7 @@ impl PageHost for Memory {
             txid: at.txid,
             page_size: self.page_size,
             read: Arc::clone(&self.read),
+            searches: Arc::clone(&self.searches),
             broken: self.broken,
             touched: self.touched.clone(),
         }))
@@ -149,6 +162,7 @@ impl PageSource for Pinned {
     }
 
     fn changed_since(&self, since: Txid, from: Pgno) -> impl Iterator<Item = Pgno> {
+        self.searches.fetch_add(1, Ordering::Relaxed);
         let (old, new) = (self.image(since), self.image(self.txid));
         (from.index()..new.len())
             .filter(|i| old.get(*i) != Some(&new[*i]))
@@ -271,13 +285,14 @@ async fn an_empty_database_is_a_header_that_names_an_encoding() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_up_to_date_costs_no_read() {
+async fn a_client_that_is_up_to_date_costs_no_read_and_no_search() {
     let memory = Arc::new(Memory::of_pages(300));
     let received = pull(&memory, &since(memory.latest())).await.unwrap();
     assert_eq!(
         (received.ids(), received.header.db_size, received.revision()),
         (vec![], 300, memory.latest())
     );
+    assert_eq!(memory.searches.load(Ordering::Relaxed), 0);
     assert_eq!(memory.read.load(Ordering::Relaxed), 0);
 }
 
@@ -290,6 +305,15 @@ async fn only_what_changed_is_read_and_sent() {
     let received = pull(&memory, &since(old)).await.unwrap();
     assert_eq!(received.ids(), [7, 200, 201, 202, 300, 301]);
     assert_eq!(memory.read.load(Ordering::Relaxed), 6);
+}
+
+#[tokio::test]
+async fn a_selector_narrows_what_changed() {
+    let memory = Arc::new(Memory::of_pages(300));
+    let mut ask = since(memory.latest());
+    memory.commit(300, [0, 7, 200, 201]);
+    ask.server_pages_selector = selector(5..201);
+    assert_eq!(pull(&memory, &ask).await.unwrap().ids(), [7, 200]);
 }
 
 #[tokio::test]
@@ -424,9 +448,7 @@ async fn a_long_poll_is_answered_when_something_newer_is_there() {
         let memory = Arc::clone(&memory);
         async move { pull(&memory, &waiting).await }
     });
-    while memory.latest.receiver_count() == 0 {
-        tokio::task::yield_now().await;
-    }
+    memory.has_waiters(1).await;
     assert!(!waiter.is_finished());
     memory.commit(3, [1]);
     let received = tokio::time::timeout(Duration::from_secs(30), waiter).await.unwrap().unwrap().unwrap();
@@ -438,7 +460,7 @@ async fn a_long_poll_ends_without_pages_when_its_time_is_over() {
     let memory = Arc::new(Memory::of_pages(3));
     let mut waiting = since(memory.latest());
     waiting.long_poll_timeout_ms = 20;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     assert!(pull(&memory, &waiting).await.unwrap().ids().is_empty());
     assert!(began.elapsed() >= Duration::from_millis(20));
     // The server's own bound counts, too.
@@ -481,9 +503,7 @@ async fn a_thousand_long_polls_wait_without_a_thread_each() {
             tokio::spawn(async move { pull(&memory, &waiting).await.unwrap().ids() })
         })
         .collect();
-    while memory.latest.receiver_count() < 1000 {
-        tokio::task::yield_now().await;
-    }
+    memory.has_waiters(1000).await;
     // A waiter on a blocking thread would show here.
     let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     assert!(threads < 200, "{threads} threads");
