@@ -3,8 +3,8 @@
 //! A library without HTTP: the server hands over what stood behind `Bearer` and the database that the request names,
 //! and gets an [`Access`] or a [`Denied`] that says in general terms what is wrong.
 //!
-//! Tokens are JSON Web Tokens with the claims that libSQL and Turso use ([`claims`]), signed by one of the keys of
-//! files that are read again when they change ([`keys`], [`watched`]), or static tokens ([`tokens`]). No token is part
+//! Tokens are JSON Web Tokens with the claims that libSQL and Turso use (`claims`), signed by one of the keys of
+//! files that are read again when they change (`keys`, `watched`), or static tokens (`tokens`). No token is part
 //! of an error, a log line or a `Debug` output.
 
 mod claims;
