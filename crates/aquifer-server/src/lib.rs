@@ -4,5 +4,6 @@
 pub mod auth;
 pub mod hosted;
 pub mod hrana;
+pub mod http;
 pub mod sql;
 pub mod turso;

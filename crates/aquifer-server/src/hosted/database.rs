@@ -12,6 +12,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::HostError;
 use super::files::Files;
+use crate::hrana::{self, Unavailable};
+use crate::sql::Access;
 
 /// How long a connection waits for another one's transaction.
 const BUSY: Duration = Duration::from_secs(5);
@@ -84,6 +86,21 @@ impl Hosted {
                     e => Err(e.into()),
                 }
             }
+        }
+    }
+}
+
+impl hrana::Database for Hosted {
+    fn connect(&self, access: Access) -> Result<Connection, Unavailable> {
+        Hosted::connect(self, access == Access::ReadOnly).map_err(|e| Unavailable { reason: e.to_string() })
+    }
+
+    async fn durable(&self) -> Result<Revision, Unavailable> {
+        match Hosted::durable(self).await {
+            Ok(Some(revision)) => Ok(revision),
+            // A hosted database has a first page, and its revision, before anybody can use it.
+            Ok(None) => Err(Unavailable { reason: format!("'{}' has no revision", self.name()) }),
+            Err(e) => Err(Unavailable { reason: e.to_string() }),
         }
     }
 }

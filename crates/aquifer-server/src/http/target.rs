@@ -1,0 +1,104 @@
+//! Which database, and what of it: from a request's method and path.
+
+use aquifer_log::DatabaseName;
+use axum::http::Method;
+
+use super::answer::Refusal;
+
+/// The database of paths that name none.
+const DEFAULT: &str = "main";
+
+/// What a request is for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) name: DatabaseName,
+    pub(super) route: Route,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// Whether a version of Hrana is spoken.
+    Version,
+    Pipeline,
+    Cursor,
+}
+
+impl Target {
+    pub(super) fn of(method: &Method, path: &str) -> Result<Target, Refusal> {
+        let path = path.trim_start_matches('/');
+        let (name, rest) = match path.strip_prefix("db/") {
+            Some(named) => named.split_once('/').unwrap_or((named, "")),
+            None => (DEFAULT, path),
+        };
+        // Clients that drop the last segment of a URL without a slash at its end come here.
+        if path.starts_with("db/") && matches!(name, "v2" | "v3") && matches!(rest, "pipeline" | "cursor") {
+            return Err(Refusal::not_found(
+                "no database is named: end the client's URL with a slash, as in http://host/db/NAME/"
+                    .to_owned(),
+            ));
+        }
+        let route = match (method, rest) {
+            (&Method::GET, "v2" | "v3") => Route::Version,
+            (&Method::POST, "v2/pipeline" | "v3/pipeline") => Route::Pipeline,
+            (&Method::POST, "v3/cursor") => Route::Cursor,
+            _ => return Err(Refusal::not_found(format!("there is no {method} /{path}"))),
+        };
+        let name = decode(name).parse().map_err(|e| Refusal::bad(format!("{name}: {e}")))?;
+        Ok(Target { name, route })
+    }
+}
+
+/// Percent-decoding; what is not encoded well stays as it is.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        if let Some(byte) = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            decoded.push(byte);
+            at += 3;
+        } else {
+            decoded.push(bytes[at]);
+            at += 1;
+        }
+    }
+    String::from_utf8(decoded).unwrap_or_else(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(method: &Method, path: &str) -> Option<(String, Route)> {
+        let target = Target::of(method, path).ok()?;
+        Some((target.name.to_string(), target.route))
+    }
+
+    #[test]
+    fn paths_name_a_database_or_mean_the_default_one() {
+        let post = |path| of(&Method::POST, path);
+        assert_eq!(post("/v2/pipeline"), Some(("main".into(), Route::Pipeline)));
+        assert_eq!(post("/db/shop/v3/pipeline"), Some(("shop".into(), Route::Pipeline)));
+        assert_eq!(post("/db/team%2Fshop/v3/cursor"), Some(("team/shop".into(), Route::Cursor)));
+        assert_eq!(post("//v2/pipeline"), Some(("main".into(), Route::Pipeline)));
+        assert_eq!(of(&Method::GET, "/db/shop/v2"), Some(("shop".into(), Route::Version)));
+        for path in ["/", "/db/", "/db/shop", "/v3-protobuf", "/v2/cursor", "/db//v2/pipeline"] {
+            assert_eq!(post(path), None, "{path}");
+        }
+        assert_eq!(of(&Method::GET, "/v2/pipeline"), None);
+    }
+
+    #[test]
+    fn a_url_without_a_slash_at_its_end_is_explained() {
+        let refusal = Target::of(&Method::POST, "/db/v2/pipeline").unwrap_err();
+        assert!(format!("{refusal:?}").contains("slash"), "{refusal:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_panics(path in "\\PC*|/db/[%/a-z0-9]*") {
+            let _ = Target::of(&Method::POST, &path);
+        }
+    }
+}
