@@ -6,7 +6,7 @@ use aquifer_log::StoreUrl;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    compact, completions, config, copy, doctor, info, ls, replicate, restore, rm, snapshot, verify,
+    compact, completions, config, copy, doctor, info, ls, replicate, restore, rm, serve, snapshot, verify,
 };
 use crate::config::{Origin, ReplicateSettings, Setting};
 use crate::exit::Exit;
@@ -56,6 +56,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     Replicate(Box<replicate::Replicate>),
     Restore(restore::Restore),
+    Serve(serve::Serve),
     Ls(ls::Ls),
     Info(info::Info),
     Verify(verify::Verify),

@@ -76,6 +76,19 @@ pub(crate) enum CliError {
     #[error("cannot serve metrics on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
 
+    #[error("cannot serve databases on {address}: {source}")]
+    Serve { address: SocketAddr, source: io::Error },
+
+    #[error(transparent)]
+    Host(#[from] aquifer_server::hosted::HostError),
+
+    /// Two servers could acknowledge commits of which one is lost.
+    #[error(
+        "{store} does not keep two servers of one database apart ({seen}): use a store that honours put-if-absent, or, \
+         where there is never more than one server, --allow-unfenced"
+    )]
+    Unfenced { store: String, seen: String },
+
     #[error("cannot {action} {}: {source}", path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
 
@@ -145,6 +158,9 @@ impl CliError {
             | CliError::Unreadable { .. }
             | CliError::Build(_)
             | CliError::Listen { .. }
+            | CliError::Serve { .. }
+            | CliError::Host(_)
+            | CliError::Unfenced { .. }
             | CliError::File { .. }
             | CliError::Output(_)
             | CliError::Start(_) => Exit::Error,

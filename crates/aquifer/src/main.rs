@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     let global = &invocation.cli.global;
     let default = match &invocation.cli.command {
         Command::Replicate(replicate) if !replicate.is_once() => LogLevel::Info,
+        Command::Serve(_) => LogLevel::Info,
         _ => LogLevel::Warn,
     };
     logging::start(global.log_level, global.log_format, default);
@@ -64,6 +65,7 @@ fn run(invocation: Invocation) -> Result<Exit, CliError> {
     let result = match invocation.cli.command {
         // Ends in order when interrupted: what is committed is shipped.
         Command::Replicate(replicate) => runtime.block_on(replicate.run(&session)),
+        Command::Serve(serve) => runtime.block_on(serve.run(&session)),
         other => runtime.block_on(until_interrupted(command(&session, other))),
     };
     // An interrupted restore removes its temporary file on a thread of the runtime.
@@ -75,6 +77,7 @@ async fn command(session: &Session, command: Command) -> Result<Exit, CliError> 
     match command {
         Command::Replicate(replicate) => replicate.run(session).await,
         Command::Restore(restore) => restore.run(session).await,
+        Command::Serve(serve) => serve.run(session).await,
         Command::Ls(ls) => ls.run(session).await,
         Command::Info(info) => info.run(session).await,
         Command::Verify(verify) => verify.run(session).await,

@@ -52,10 +52,12 @@ impl From<HostError> for Refusal {
     }
 }
 
-pub(super) fn refuse(refusal: Refusal) -> Response {
-    let mut response = (refusal.status, Json(json!({ "error": refusal.reason }))).into_response();
-    if refusal.status == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(json!({ "error": self.reason }))).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
-    response
 }

@@ -21,7 +21,7 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn new(store: Store) -> Health {
+    pub(super) fn new(store: &Store) -> Health {
         Health { store: store.with_patience(PATIENCE), last: Mutex::default() }
     }
 

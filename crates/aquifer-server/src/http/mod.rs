@@ -25,7 +25,7 @@ use crate::hosted::{Hosted, Hosts};
 use crate::hrana::{self, Hrana, Settings};
 use crate::sql;
 
-use answer::{Refusal, refuse};
+use answer::Refusal;
 use health::Health;
 use target::{Route, Target};
 
@@ -36,7 +36,13 @@ pub struct Service {
     settings: Settings,
     health: Health,
     /// The streams of each database that is open.
-    streams: Mutex<BTreeMap<DatabaseName, (Arc<Hosted>, Arc<Hrana<Hosted>>)>>,
+    streams: Mutex<BTreeMap<DatabaseName, Streams>>,
+}
+
+/// What clients hold open of a database.
+struct Streams {
+    hosted: Arc<Hosted>,
+    hrana: Arc<Hrana<Hosted>>,
 }
 
 impl std::fmt::Debug for Service {
@@ -48,7 +54,7 @@ impl std::fmt::Debug for Service {
 impl Service {
     /// Serves these databases to those whom the authority lets in.
     pub fn new(hosts: Hosts, authority: Authority, settings: Settings) -> Arc<Service> {
-        let health = Health::new(hosts.store().clone());
+        let health = Health::new(hosts.store());
         Arc::new(Service { hosts, authority, settings, health, streams: Mutex::default() })
     }
 
@@ -63,8 +69,8 @@ impl Service {
 
     /// Ends what clients hold open, ships what is committed, and closes all databases.
     pub async fn shutdown(&self) -> Result<(), crate::hosted::HostError> {
-        for (_, (_, hrana)) in std::mem::take(&mut *self.streams.lock()) {
-            hrana.close_idle_streams();
+        for open in std::mem::take(&mut *self.streams.lock()).into_values() {
+            open.hrana.close_idle_streams();
         }
         self.hosts.shutdown().await
     }
@@ -72,15 +78,15 @@ impl Service {
     async fn hrana(&self, name: &DatabaseName) -> Result<Arc<Hrana<Hosted>>, Refusal> {
         let hosted = self.hosts.open(name).await?;
         let mut streams = self.streams.lock();
-        if let Some((open, hrana)) = streams.get(name) {
-            if Arc::ptr_eq(open, &hosted) {
-                return Ok(Arc::clone(hrana));
+        if let Some(open) = streams.get(name) {
+            if Arc::ptr_eq(&open.hosted, &hosted) {
+                return Ok(Arc::clone(&open.hrana));
             }
             // Another server had it meanwhile: the transactions that are open on the old file lead nowhere.
-            hrana.close_idle_streams();
+            open.hrana.close_idle_streams();
         }
         let hrana = Hrana::new(Arc::clone(&hosted), self.settings.clone());
-        streams.insert(name.clone(), (hosted, Arc::clone(&hrana)));
+        streams.insert(name.clone(), Streams { hosted, hrana: Arc::clone(&hrana) });
         Ok(hrana)
     }
 
@@ -121,7 +127,7 @@ async fn dispatch(State(service): State<Arc<Service>>, request: Request) -> Resp
     if request.method() == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
-    service.serve(request).await.unwrap_or_else(refuse)
+    service.serve(request).await.unwrap_or_else(Refusal::into_response)
 }
 
 async fn health(State(service): State<Arc<Service>>) -> Response {

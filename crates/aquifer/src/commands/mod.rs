@@ -10,5 +10,6 @@ pub(crate) mod ls;
 pub(crate) mod replicate;
 pub(crate) mod restore;
 pub(crate) mod rm;
+pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod verify;

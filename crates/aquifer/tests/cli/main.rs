@@ -12,6 +12,7 @@ mod ls;
 mod replicate;
 mod restore;
 mod rm;
+mod serve;
 mod stores;
 mod terminal;
 mod world;

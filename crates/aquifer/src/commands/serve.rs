@@ -1,0 +1,149 @@
+//! `aquifer serve`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aquifer_log::Store;
+use aquifer_log::store::Patience;
+use aquifer_server::auth::{AuthOptions, Authority};
+use aquifer_server::hosted::{Create, Hosts};
+use aquifer_server::hrana::Settings;
+use aquifer_server::http::Service;
+use clap::{Args, ValueEnum};
+use tokio::net::TcpListener;
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::fencing::Fencing;
+use crate::session::Session;
+use crate::signals::Signals;
+
+/// Serve databases over HTTP; their primary storage is the store
+///
+/// Databases are at /db/NAME/, the database 'main' at / as well. What is acknowledged is in the store: a server that
+/// starts on an empty disk serves all of it. Speaks SQL over HTTP (Hrana 2 and 3).
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where to take requests
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+
+    /// Where local files are kept: a cache of the store, for this server alone
+    #[arg(long, value_name = "DIR", default_value = "aquifer-cache")]
+    data_dir: PathBuf,
+
+    /// When databases come into being
+    #[arg(long, value_name = "WHEN", default_value = "on-demand")]
+    create: CreateWhen,
+
+    /// File with public keys of those who issue tokens (JWT): PEM, JWKS, or a raw Ed25519 key in base64; may be repeated
+    #[arg(long, value_name = "FILE")]
+    auth_key: Vec<PathBuf>,
+
+    /// File with a static token per line: TOKEN [ro|rw] [DATABASE,…]; may be repeated
+    #[arg(long, value_name = "FILE")]
+    auth_tokens: Vec<PathBuf>,
+
+    /// Let everybody in, on addresses that others can reach as well
+    #[arg(long)]
+    allow_anonymous: bool,
+
+    /// Serve from a store that does not keep two servers of one database apart: make sure that there is only one
+    #[arg(long)]
+    allow_unfenced: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CreateWhen {
+    /// When somebody uses them for the first time
+    OnDemand,
+    /// Not by using them
+    Admin,
+}
+
+impl Serve {
+    pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
+        aquifer_sqlite::check_build().map_err(CliError::Build)?;
+        let mut signals = Signals::listen()?;
+        let authority = Authority::new(&self.auth_options()?).map_err(|e| CliError::Usage(e.to_string()))?;
+        let store = self.store(session).await?;
+        let create = match self.create {
+            CreateWhen::OnDemand => Create::OnDemand,
+            CreateWhen::Admin => Create::Admin,
+        };
+        let hosts = Hosts::new(store, &self.data_dir, create)?;
+        let failed = |source| CliError::Serve { address: self.listen, source };
+        let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let service = Service::new(hosts, authority, Settings::default());
+        tracing::info!(%address, store = %session.settings.store.value, "serving databases");
+        let number = serve(listener, &service, &mut signals).await.map_err(failed)?;
+        // What is committed is acknowledged already: nothing but the locks of open transactions is lost.
+        tokio::select! {
+            shut = service.shutdown() => shut?,
+            _ = signals.next() => {}
+        }
+        Ok(if number == SIGTERM { Exit::Ok } else { Exit::Signal(number) })
+    }
+
+    fn auth_options(&self) -> Result<AuthOptions, CliError> {
+        let has_keys = !self.auth_key.is_empty() || !self.auth_tokens.is_empty();
+        let anonymous = self.allow_anonymous || (!has_keys && self.listen.ip().is_loopback());
+        if !has_keys && !anonymous {
+            return Err(CliError::Usage(format!(
+                "{} can be reached by others: give --auth-key or --auth-tokens, or let everybody in with \
+                 --allow-anonymous",
+                self.listen
+            )));
+        }
+        Ok(AuthOptions {
+            key_files: self.auth_key.clone(),
+            token_files: self.auth_tokens.clone(),
+            anonymous,
+            ..AuthOptions::default()
+        })
+    }
+
+    async fn store(&self, session: &Session) -> Result<Store, CliError> {
+        let store = session.store()?;
+        let found = Fencing::probe(&store).await?;
+        // Whoever waits for an answer waits for the store, and for nothing else.
+        let store = store.with_patience(Patience::COMMIT);
+        match (found.fenced, self.allow_unfenced) {
+            (true, _) => Ok(store),
+            (false, true) => {
+                tracing::warn!(store = store.url(), "two servers of one database are not kept apart");
+                Ok(store.unfenced())
+            }
+            (false, false) => Err(CliError::Unfenced {
+                store: store.url().to_owned(),
+                seen: found.seen.unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+/// The number of SIGTERM, with which supervisors end a server that did nothing wrong.
+const SIGTERM: i32 = 15;
+
+/// Serves until a signal comes, and ends the answers that are under way.
+async fn serve(listener: TcpListener, service: &Arc<Service>, signals: &mut Signals) -> std::io::Result<i32> {
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let graceful = async move {
+        let _ = ended.await;
+    };
+    let serving = axum::serve(listener, service.router()).with_graceful_shutdown(graceful).into_future();
+    let mut serving = std::pin::pin!(serving);
+    let number = tokio::select! {
+        failed = &mut serving => return failed.map(|()| SIGTERM),
+        number = signals.next() => number,
+    };
+    let _ = end.send(());
+    // A second signal ends those who take too long.
+    tokio::select! {
+        done = &mut serving => done?,
+        _ = signals.next() => {}
+    }
+    Ok(number)
+}
