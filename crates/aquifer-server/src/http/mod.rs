@@ -91,9 +91,8 @@ impl Service {
     }
 
     fn access(&self, headers: &HeaderMap, name: &DatabaseName) -> Result<auth::Access, Refusal> {
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let bearer = bearer.and_then(|value| value.strip_prefix("Bearer ").or(value.strip_prefix("bearer ")));
-        Ok(self.authority.check(bearer.map(str::trim), name.as_str(), SystemTime::now())?)
+        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        Ok(self.authority.check(header.and_then(auth::bearer_of), name.as_str(), SystemTime::now())?)
     }
 
     async fn serve(&self, request: Request) -> Result<Response, Refusal> {
