@@ -223,3 +223,38 @@ impl Sink for Writer {
         self.write(&Entry::StepError { step, error: error.into() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::{Limits, Session};
+
+    #[test]
+    fn a_cursor_holds_no_more_than_a_few_chunks_for_a_reader_that_takes_nothing() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let session = Session::open(connection, Access::ReadWrite, Limits::default()).unwrap();
+        let (chunks, mut receiver) = mpsc::channel(CHUNKS);
+        let mut writer = Writer {
+            chunks,
+            runtime: runtime.handle().clone(),
+            interrupter: session.interrupter(),
+            patience: Duration::from_millis(1),
+            chunk: Chunk { lines: Vec::new(), reveals: false },
+            fresh: false,
+        };
+        let entry = Entry::Row { row: vec![Value::Text("x".repeat(1000))] };
+        let written = (0..1000).take_while(|_| writer.write(&entry).is_ok()).count();
+        assert!(
+            written * 1000 < (CHUNKS + 1) * (CHUNK + 1000),
+            "{written} rows were taken from the statement"
+        );
+        drop(writer);
+        let mut held = 0;
+        while let Ok(chunk) = receiver.try_recv() {
+            held += chunk.lines.len();
+        }
+        assert!(held > 0 && held < CHUNKS * (CHUNK + 2000), "{held} bytes wait");
+    }
+}
