@@ -118,3 +118,23 @@ impl Interrupter {
         self.0.extend(time);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_spent_waiting_for_others_is_not_the_statements() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let limits = Limits { statement_time: Duration::ZERO, ..Limits::default() };
+        let watch = Watch::over(&mut connection, &limits).unwrap();
+        watch.start().unwrap();
+        assert!(watch.must_stop());
+        watch.start().unwrap();
+        watch.extend(Duration::from_hours(1));
+        assert!(!watch.must_stop());
+        Interrupter(watch.clone()).interrupt();
+        assert!(watch.must_stop());
+        assert_eq!(watch.start(), Err(SqlError::Cancelled));
+    }
+}
