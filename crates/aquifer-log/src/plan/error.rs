@@ -140,6 +140,16 @@ impl PlanError {
         matches!(self, PlanError::Log(e) if e.is_transient())
     }
 
+    /// Whether there is nothing to restore from, rather than something wrong with it.
+    pub fn is_no_replica(&self) -> bool {
+        matches!(
+            self,
+            PlanError::NoSuchDatabase { .. }
+                | PlanError::Empty { .. }
+                | PlanError::Log(LogError::Store(StoreError::NoStore { .. }))
+        )
+    }
+
     pub(super) async fn no_such_database(db: &DatabaseStore) -> PlanError {
         // Advice only: that it cannot be given is not worth an error.
         let names = DatabaseStore::list(db.store()).take(MOST_NAMES).try_collect::<Vec<_>>().await;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use aquifer_format::segment::GroupScratch;
 use aquifer_format::{PageHash, Pgno, Revision, Timestamp, Txid, WriterNonce};
 use aquifer_log::store::Patience;
-use aquifer_log::{DatabaseStore, GenerationRecord, Level, LogError, Plan, PlanError, StoreError, Target};
+use aquifer_log::{DatabaseStore, GenerationRecord, Level, Plan, PlanError, Target};
 use aquifer_sqlite::{Handle, WalPosition};
 use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
@@ -279,11 +279,7 @@ async fn adopt_or_begin(
     } else {
         match Plan::make(database, None, Target::Latest).await {
             Ok(plan) => Some(plan),
-            Err(
-                PlanError::NoSuchDatabase { .. }
-                | PlanError::Empty { .. }
-                | PlanError::Log(LogError::Store(StoreError::NoStore { .. })),
-            ) => None,
+            Err(e) if e.is_no_replica() => None,
             Err(PlanError::Log(e)) if e.is_transient() => return Err(e.into()),
             // What is there is somebody's data: no generation may hide it.
             Err(e) if options.primary == Primary::Store => return Err(e.into()),

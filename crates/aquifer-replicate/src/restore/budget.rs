@@ -32,11 +32,11 @@ impl Budget {
     /// Divides a limit in bytes: half for folded entries, a quarter for what is being fetched; the rest is for
     /// decoding, indexes and the allocator.
     pub(crate) fn new(limit: usize, store: &Store) -> Budget {
-        let shares = if store.is_local() { LOCAL } else { REMOTE };
-        Budget { local: store.is_local(), ..Budget::shared_out(limit.max(LEAST), shares) }
+        Budget::shared_out(limit.max(LEAST), store.is_local())
     }
 
-    fn shared_out(limit: usize, (piece, requests): (usize, usize)) -> Budget {
+    fn shared_out(limit: usize, local: bool) -> Budget {
+        let (piece, requests) = if local { LOCAL } else { REMOTE };
         let piece = (limit / 64).min(piece);
         // One more than processors: now and then one waits for the file.
         let threads = available_parallelism().map_or(2, usize::from) + 1;
@@ -44,7 +44,7 @@ impl Budget {
             overlay: limit / 2,
             piece: piece as u64,
             requests: (limit / 4 / piece).min(requests),
-            local: false,
+            local,
             threads,
         }
     }
@@ -57,8 +57,8 @@ mod tests {
     #[test]
     fn what_is_fetched_at_once_stays_within_a_quarter() {
         for limit in [LEAST, 32 << 20, 192 << 20, 4 << 30] {
-            for store in [LOCAL, REMOTE] {
-                let budget = Budget::shared_out(limit, store);
+            for local in [true, false] {
+                let budget = Budget::shared_out(limit, local);
                 let fetched = budget.requests * budget.piece as usize;
                 assert!(budget.requests >= 2 && fetched <= limit / 4, "{limit}: {budget:?}");
             }

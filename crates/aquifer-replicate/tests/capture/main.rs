@@ -3,4 +3,6 @@
 
 mod batches;
 mod stage;
+#[path = "../support/mod.rs"]
+mod support;
 mod traps;

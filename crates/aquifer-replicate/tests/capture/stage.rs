@@ -9,6 +9,8 @@ use aquifer_replicate::state::{Head, PageMap};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+pub(crate) use crate::support::dump;
+
 /// What a reader of the segments has.
 pub(crate) struct Reader {
     pub(crate) page_size: PageSize,
@@ -68,18 +70,6 @@ impl Reader {
         std::fs::write(&path, self.pages.concat()).unwrap();
         dump(&Connection::open(&path).unwrap())
     }
-}
-
-pub(crate) fn dump(connection: &Connection) -> String {
-    let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    let rows: Vec<String> = connection
-        .prepare("SELECT k, hex(v) FROM t ORDER BY k")
-        .unwrap()
-        .query_map([], |row| Ok(format!("{}={}", row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    format!("{check}\n{}", rows.join("\n"))
 }
 
 pub(crate) struct Stage {

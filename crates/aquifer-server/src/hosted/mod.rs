@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aquifer_log::{DatabaseName, DatabaseStore, PlanError, Store};
+use aquifer_log::{DatabaseName, DatabaseStore, Store};
 use aquifer_replicate::restore::{RestoreError, Restorer};
 use aquifer_replicate::{Error as ReplicaError, Primary, ReplicaOptions, Replicator};
 use parking_lot::Mutex;
@@ -26,6 +26,9 @@ use files::{DataDir, Files};
 
 pub use database::Hosted;
 pub use error::HostError;
+
+/// How often a file is restored that other servers outdate, before the database is left to them.
+const ATTEMPTS: usize = 3;
 
 /// When databases come into being.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,9 +112,9 @@ impl Hosts {
 
     async fn start(&self, name: &DatabaseName, create: bool) -> Result<Arc<Hosted>, HostError> {
         let files = self.data.files(name);
-        // Twice: a file that turns out to be outdated is restored, and is not outdated then unless another server has
-        // just shipped something.
-        for _ in 0..3 {
+        // A file that turns out to be outdated is restored, and is not outdated then unless another server has just
+        // shipped something.
+        for _ in 0..ATTEMPTS {
             self.fetch(name, &files, create).await?;
             // Of an earlier attempt whose caller went away.
             let _ = self.replicator.remove(name).await;
@@ -139,17 +142,8 @@ impl Hosts {
         }
         match Restorer::new(self.store.clone(), name.clone(), files.database()).restore().await {
             Ok(_) => Ok(()),
-            Err(RestoreError::Plan(
-                PlanError::NoSuchDatabase { .. }
-                | PlanError::Empty { .. }
-                | PlanError::Log(aquifer_log::LogError::Store(aquifer_log::StoreError::NoStore { .. })),
-            )) => {
-                if create {
-                    files.make_empty().await
-                } else {
-                    Err(HostError::NoSuchDatabase(name.clone()))
-                }
-            }
+            Err(RestoreError::Plan(e)) if e.is_no_replica() && create => files.make_empty().await,
+            Err(RestoreError::Plan(e)) if e.is_no_replica() => Err(HostError::NoSuchDatabase(name.clone())),
             Err(e) => Err(e.into()),
         }
     }

@@ -20,10 +20,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
 
-use crate::auth::{self, Authority};
+use crate::auth::{self, Access, Authority};
 use crate::hosted::{Hosted, Hosts};
 use crate::hrana::{self, Hrana, Settings};
-use crate::sql;
 
 use answer::Refusal;
 use health::Health;
@@ -90,7 +89,7 @@ impl Service {
         Ok(hrana)
     }
 
-    fn access(&self, headers: &HeaderMap, name: &DatabaseName) -> Result<auth::Access, Refusal> {
+    fn access(&self, headers: &HeaderMap, name: &DatabaseName) -> Result<Access, Refusal> {
         let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         Ok(self.authority.check(header.and_then(auth::bearer_of), name.as_str(), SystemTime::now())?)
     }
@@ -98,10 +97,7 @@ impl Service {
     async fn serve(&self, request: Request) -> Result<Response, Refusal> {
         let (head, body) = request.into_parts();
         let Target { name, route } = Target::of(&head.method, head.uri.path())?;
-        let access = match self.access(&head.headers, &name)? {
-            auth::Access::ReadOnly => sql::Access::ReadOnly,
-            auth::Access::ReadWrite => sql::Access::ReadWrite,
-        };
+        let access = self.access(&head.headers, &name)?;
         match route {
             Route::Version => Ok(StatusCode::OK.into_response()),
             Route::Pipeline => {

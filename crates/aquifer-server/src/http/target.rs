@@ -1,7 +1,10 @@
 //! Which database, and what of it: from a request's method and path.
 
+use std::borrow::Cow;
+
 use aquifer_log::DatabaseName;
 use axum::http::Method;
+use percent_encoding::percent_decode_str;
 
 use super::answer::Refusal;
 
@@ -43,27 +46,11 @@ impl Target {
             (&Method::POST, "v3/cursor") => Route::Cursor,
             _ => return Err(Refusal::not_found(format!("there is no {method} /{path}"))),
         };
-        let name = decode(name).parse().map_err(|e| Refusal::bad(format!("{name}: {e}")))?;
+        // A name that is not UTF-8 when decoded is taken as it stands.
+        let decoded = percent_decode_str(name).decode_utf8().unwrap_or(Cow::Borrowed(name));
+        let name = decoded.parse().map_err(|e| Refusal::bad(format!("{name}: {e}")))?;
         Ok(Target { name, route })
     }
-}
-
-/// Percent-decoding; what is not encoded well stays as it is.
-fn decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        if let Some(byte) = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            decoded.push(byte);
-            at += 3;
-        } else {
-            decoded.push(bytes[at]);
-            at += 1;
-        }
-    }
-    String::from_utf8(decoded).unwrap_or_else(|_| text.to_owned())
 }
 
 #[cfg(test)]

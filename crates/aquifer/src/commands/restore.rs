@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aquifer_format::{GenerationId, Revision, Timestamp, Txid};
 use aquifer_log::store::Patience;
-use aquifer_log::{DatabaseName, DatabaseStore, LogError, PlanError, StoreError, Target};
+use aquifer_log::{DatabaseName, DatabaseStore, LogError, StoreError, Target};
 use aquifer_replicate::follow::{FollowBuilder, FollowEvent, Followed};
 use aquifer_replicate::restore::{Existing, Outcome, Phase, RestoreError, Restored, Restorer};
 use clap::Args;
@@ -296,10 +296,8 @@ pub(crate) fn is_no_replica(error: &CliError) -> bool {
         CliError::NoDatabase { .. } | CliError::Store(StoreError::NoStore { .. }) => true,
         CliError::Log(e) => no_store(e),
         CliError::Restore(e) => match &**e {
-            RestoreError::Log(e) | RestoreError::Plan(PlanError::Log(e)) => no_store(e),
-            RestoreError::Plan(e) => {
-                matches!(e, PlanError::NoSuchDatabase { .. } | PlanError::Empty { .. })
-            }
+            RestoreError::Log(e) => no_store(e),
+            RestoreError::Plan(e) => e.is_no_replica(),
             _ => false,
         },
         _ => false,

@@ -46,7 +46,12 @@ impl Daemon {
 
     /// Where it serves metrics; its log must be in JSON.
     pub(crate) fn address(&mut self) -> String {
-        let event: Value = serde_json::from_str(&self.wait_for_log("/healthz")).unwrap();
+        self.address_in_log("/healthz")
+    }
+
+    /// The address in the next line of its log, which must be in JSON, in which this is.
+    pub(crate) fn address_in_log(&mut self, what: &str) -> String {
+        let event: Value = serde_json::from_str(&self.wait_for_log(what)).unwrap();
         event["fields"]["address"].as_str().unwrap().to_owned()
     }
 
@@ -103,8 +108,18 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Asks a daemon for a page.
 pub(crate) fn get(address: &str, page: &str) -> String {
+    request(address, "GET", page, "")
+}
+
+/// The whole answer to a request, its head included.
+pub(crate) fn request(address: &str, method: &str, path: &str, body: &str) -> String {
     let mut connection = TcpStream::connect(address).unwrap();
-    write!(connection, "GET {page} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let len = body.len();
+    write!(
+        connection,
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{body}"
+    )
+    .unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     answer
