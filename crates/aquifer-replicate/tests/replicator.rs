@@ -3,10 +3,11 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_format::{Txid, WriterNonce};
+use aquifer_format::{Revision, Txid, WriterNonce};
 use aquifer_log::{DatabaseName, DatabaseStore, Store};
 use aquifer_replicate::capture::WalLimits;
 use aquifer_replicate::{Error, ReplicaOptions, ReplicaState, Replicator, UpkeepOptions};
@@ -409,51 +410,112 @@ async fn a_generation_that_was_removed_meanwhile_is_not_extended() {
     stage.assert_replica_is_the_database().await;
 }
 
+/// Three or more batches that wait on disk for a store that is away, as a crash leaves them; and where the store ends.
+async fn staged_in_an_outage(stage: &Stage) -> (ReplicaOptions, Revision, Vec<PathBuf>) {
+    let state_dir = stage.app.dir.path().join("state");
+    let options = ReplicaOptions {
+        stage_after: Duration::ZERO,
+        state_dir: Some(state_dir.clone()),
+        wal: WalLimits { soft: 50_000, ..WalLimits::default() },
+        ..ReplicaOptions::default()
+    };
+    let replicator = stage.start_with(options.clone());
+    replicator.sync().await.unwrap();
+    let durable = replicator.status()[0].durable.unwrap();
+    stage.faults.set_offline(true);
+    // More than two batches are staged only for a WAL that is large.
+    let deadline = std::time::Instant::now() + Duration::from_mins(1);
+    while replicator.status()[0].behind_txids < 3 && std::time::Instant::now() < deadline {
+        stage.app.put(1, 30_000);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    until(&replicator, "staged", |s| s.behind_txids > 2 && s.staged_bytes > 0).await;
+    drop(replicator);
+    let staging = state_dir.read_dir().unwrap().next().unwrap().unwrap().path().join("staging");
+    let mut files: Vec<_> = staging.read_dir().unwrap().map(|f| f.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 3, "{files:?}");
+    (options, durable, files)
+}
+
 #[tokio::test]
 async fn staged_batches_that_got_lost_on_this_disk_leave_no_gap() {
-    for lost in 0..4 {
+    let losses = ["first", "second is damaged", "last", "all"];
+    for (lost, offline) in losses.into_iter().flat_map(|lost| [(lost, true), (lost, false)]) {
         let stage = Stage::new();
-        let state_dir = stage.app.dir.path().join("state");
-        let options = ReplicaOptions {
-            stage_after: Duration::ZERO,
-            state_dir: Some(state_dir.clone()),
-            wal: WalLimits { soft: 50_000, ..WalLimits::default() },
-            ..ReplicaOptions::default()
-        };
-        let replicator = stage.start_with(options.clone());
-        replicator.sync().await.unwrap();
-        let generation = replicator.status()[0].durable.unwrap().generation;
-        stage.faults.set_offline(true);
-        // More than two batches are staged only for a WAL that is large.
-        let deadline = std::time::Instant::now() + Duration::from_mins(1);
-        while replicator.status()[0].behind_txids < 3 && std::time::Instant::now() < deadline {
-            stage.app.put(1, 30_000);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        until(&replicator, "staged", |s| s.behind_txids > 2 && s.staged_bytes > 0).await;
-        drop(replicator);
-        let staging = state_dir.read_dir().unwrap().next().unwrap().unwrap().path().join("staging");
-        let mut files: Vec<_> = staging.read_dir().unwrap().map(|f| f.unwrap().path()).collect();
-        files.sort();
-        assert!(files.len() >= 3, "{files:?}");
-        match files.get(lost) {
-            Some(file) if lost != 1 => std::fs::remove_file(file).unwrap(),
-            // Damaged instead.
-            file => {
-                let file = file.unwrap_or(&files[0]);
-                let mut bytes = std::fs::read(file).unwrap();
+        let (options, durable, files) = staged_in_an_outage(&stage).await;
+        match lost {
+            "first" => std::fs::remove_file(&files[0]).unwrap(),
+            "last" => std::fs::remove_file(files.last().unwrap()).unwrap(),
+            "all" => files.iter().for_each(|file| std::fs::remove_file(file).unwrap()),
+            _ => {
+                let mut bytes = std::fs::read(&files[1]).unwrap();
                 let middle = bytes.len() / 2;
                 bytes[middle] ^= 1;
-                std::fs::write(file, bytes).unwrap();
+                std::fs::write(&files[1], bytes).unwrap();
             }
         }
-        stage.faults.set_offline(lost % 2 == 0);
+        stage.faults.set_offline(offline);
         let replicator = started_again(&stage, &options).await;
+        if offline {
+            // What is on this disk says nothing of the store.
+            let early = tokio::time::timeout(Duration::from_millis(300), replicator.sync()).await;
+            assert!(early.is_err(), "{lost}: {early:?}");
+            assert_eq!(replicator.status()[0].durable, None, "{lost}");
+        }
         stage.faults.set_offline(false);
         replicator.sync().await.unwrap();
-        assert_eq!(replicator.status()[0].durable.unwrap().generation, generation);
+        assert_eq!(replicator.status()[0].durable.unwrap().generation, durable.generation, "{lost}");
         stage.assert_replica_is_the_database().await;
     }
+}
+
+/// What was staged builds on a batch that got lost here, and in the store another writer's is in its place.
+#[tokio::test]
+async fn staged_batches_do_not_go_on_from_another_writers_batch() {
+    for lost in ["first", "all"] {
+        let stage = Stage::new();
+        let (options, durable, files) = staged_in_an_outage(&stage).await;
+        let lost = if lost == "all" { &files[..] } else { &files[..1] };
+        for file in lost {
+            std::fs::remove_file(file).unwrap();
+        }
+        stage.faults.set_offline(false);
+        let (_, pages) = read_log(&stage.database(), durable.generation).await;
+        for taken in 1..=lost.len() as u64 {
+            let txid = Txid::new(durable.txid.get() + taken);
+            let key =
+                stage.database().layout().segment(durable.generation, aquifer_log::SegmentKey::shipped(txid));
+            assert!(stage.store.create(&key, foreign_segment(txid, &pages)).await.unwrap().is_ours());
+        }
+        let replicator = started_again(&stage, &options).await;
+        let error = replicator.sync().await.unwrap_err();
+        assert!(matches!(&error, Error::Fenced { .. }), "{} lost: {error}", lost.len());
+    }
+}
+
+/// The first batch is found by comparing the database as it was opened; what is committed between that and a question
+/// belongs to the answer.
+#[tokio::test]
+async fn what_is_committed_while_a_generation_is_begun_is_in_the_answer() {
+    let stage = Stage::new();
+    let gate = Gate::new();
+    stage.faults.inject(Rule::on(Op::Create, "generation", Fault::Hold(gate.clone())).times(1));
+    let replicator = stage.start();
+    gate.arrived(1).await;
+    stage.app.put(1, 2000);
+    // Whatever is answered is answered with no more than the first batch in the store.
+    let second = Gate::new();
+    stage.faults.inject(Rule::on(Op::Create, "/0/", Fault::Hold(second.clone())).after(1));
+    let mut synced = Box::pin(replicator.sync());
+    gate.open();
+    tokio::select! {
+        biased;
+        answered = &mut synced => panic!("too early: {answered:?}"),
+        () = second.arrived(1) => second.open(),
+    }
+    synced.await.unwrap();
+    stage.assert_replica_is_the_database().await;
 }
 
 fn foreign_segment(txid: Txid, pages: &[Vec<u8>]) -> Vec<u8> {

@@ -132,6 +132,11 @@ impl Capture {
         self.compare.is_some() || self.database.may_have_changed() || self.database.was_replaced()
     }
 
+    /// Whether the next batch is found by comparing pages, as of when the database was opened.
+    pub fn is_comparing(&self) -> bool {
+        self.compare.is_some()
+    }
+
     /// Bytes of WAL behind the last batch, at most: an uncommitted transaction counts as well.
     pub fn uncaptured_bytes(&self) -> u64 {
         let frame = (self.page_size().bytes() + aquifer_sqlite::wal::FRAME_HEADER_LEN) as u64;

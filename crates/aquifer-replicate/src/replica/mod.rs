@@ -46,7 +46,7 @@ use crate::watch::Watcher;
 use crate::workers::Workers;
 use crate::{Error, Result};
 use pause::Pause;
-use proof::{End, Moment};
+use proof::{End, Moment, Proof};
 use sleep::Fingerprint;
 use syncs::Syncs;
 use upkeep::Upkeep;
@@ -125,7 +125,16 @@ impl Pending {
     }
 }
 
-type Put = Pin<Box<dyn Future<Output = Result<Shipped>> + Send>>;
+/// A request that the store is asked one at a time.
+type Request = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
+
+/// What came of it, and when it began.
+enum Outcome {
+    /// The generation ends with what this replica builds on.
+    Proven(Moment),
+    /// The batch at the front of the queue was put, or not.
+    Put(Shipped, Moment),
+}
 
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Replica {
@@ -148,10 +157,7 @@ pub(crate) struct Replica {
     started: Instant,
     /// What was captured last.
     head: Head,
-    /// When the generation was last known to end with what this replica has put; `None`: not since it started.
-    proven: Option<Moment>,
-    /// When the put that is in flight began.
-    put_began: Option<Moment>,
+    proof: Proof,
     queue: VecDeque<Pending>,
     upkeep: Upkeep,
     waker: Arc<Notify>,
@@ -260,7 +266,7 @@ impl Replica {
     }
 
     async fn run_until_stopped(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<()> {
-        let mut put: Option<Put> = None;
+        let mut put: Option<Request> = None;
         let mut retry: Option<(Instant, Duration)> = None;
         loop {
             // One look answers all who ask at the same time.
@@ -273,11 +279,12 @@ impl Replica {
             if self.dirty && self.may_capture(put.is_some()) {
                 self.step().await?;
             }
-            if put.is_none() && retry.is_none_or(|(at, _)| at <= Instant::now()) && self.may_put() {
-                put = self.start_put()?;
+            if put.is_none() && retry.is_none_or(|(at, _)| at <= Instant::now()) {
+                put = self.next_request()?;
             }
             self.syncs.answer(self.durable());
-            if self.stopping && put.is_none() && self.queue.is_empty() && !self.dirty {
+            let is_all_durable = self.queue.is_empty() && matches!(self.proof, Proof::At(_));
+            if self.stopping && put.is_none() && is_all_durable && !self.dirty {
                 self.upkeep.finish().await;
                 return Ok(());
             }
@@ -475,31 +482,45 @@ impl Replica {
         Ok(())
     }
 
-    fn start_put(&mut self) -> Result<Option<Put>> {
+    /// What the store is to be asked next.
+    fn next_request(&mut self) -> Result<Option<Request>> {
+        match self.proof {
+            Proof::Missing(next) => {
+                let (database, head, began) = (self.database.clone(), self.head, Moment::now());
+                Ok(Some(Box::pin(async move {
+                    let name = || database.name().to_string();
+                    match proof::end_of(&database, head.generation, next).await? {
+                        End::Here => Ok(Outcome::Proven(began)),
+                        End::Before(after) => {
+                            Err(Error::Behind { database: name(), after, writer: head.writer })
+                        }
+                        End::Elsewhere(theirs) => Err(Error::Fenced {
+                            database: name(),
+                            generation: head.generation,
+                            txid: next.txid,
+                            by: theirs.writer,
+                        }),
+                    }
+                })))
+            }
+            Proof::At(proven) if self.may_put() => self.start_put(proven),
+            Proof::At(_) => Ok(None),
+        }
+    }
+
+    fn start_put(&mut self, proven: Moment) -> Result<Option<Request>> {
         let Some(front) = self.queue.front() else { return Ok(None) };
         let txid = front.head.txid;
         let put = self.put_front(front)?;
-        let (database, head) = (self.database.clone(), self.head);
-        let (proven, lasts) = (self.proven, self.options.proof_lasts());
+        let (database, generation) = (self.database.clone(), self.head.generation);
+        let (lasts, began) = (self.options.proof_lasts(), Moment::now());
         self.last_put = Some(Instant::now());
-        self.put_began = Some(Moment::now());
         Ok(Some(Box::pin(async move {
-            // What was staged in an earlier run continues what that one has put, if nothing of it got lost on this disk.
-            if proven.is_none() {
-                match proof::end_of(&database, head.generation, txid).await? {
-                    End::Here => {}
-                    End::Before(after) => {
-                        let database = database.name().to_string();
-                        return Err(Error::Behind { database, after, writer: head.writer });
-                    }
-                    End::Beyond(theirs) => return Ok(Shipped::Fenced(theirs)),
-                }
+            let mut shipped = put.await?;
+            if shipped.is_committed() && proven.elapsed() > lasts {
+                shipped = proof::confirm(&database, generation, txid).await?;
             }
-            let shipped = put.await?;
-            if shipped.is_committed() && proven.is_none_or(|proven| proven.elapsed() > lasts) {
-                return proof::confirm(&database, head.generation, txid).await;
-            }
-            Ok(shipped)
+            Ok(Outcome::Put(shipped, began))
         })))
     }
 
@@ -523,14 +544,20 @@ impl Replica {
         }))
     }
 
-    /// Takes the outcome of a put. Returns when to try again, if it failed.
+    /// Takes the outcome of a request. Returns when to try again, if it failed.
     fn put_done(
         &mut self,
-        outcome: Result<Shipped>,
+        outcome: Result<Outcome>,
         retry: Option<(Instant, Duration)>,
     ) -> Result<Option<(Instant, Duration)>> {
         match outcome {
-            Ok(Shipped::Committed) => {
+            Ok(Outcome::Proven(began)) => {
+                self.proof = Proof::At(began);
+                let durable = self.durable();
+                self.status.send_modify(|s| s.durable = durable);
+                Ok(None)
+            }
+            Ok(Outcome::Put(Shipped::Committed, began)) => {
                 let Some(done) = self.queue.pop_front() else { return Ok(None) };
                 let shipped = done.info.stored_len();
                 if let Some(file) = &done.staged {
@@ -539,7 +566,7 @@ impl Replica {
                     let journaled = self.journal(&done);
                     self.with_room(journaled)?;
                 }
-                self.proven = self.put_began;
+                self.proof = Proof::At(began);
                 // The name is taken now: whatever the run before had under way comes too late.
                 self.head.previous = None;
                 let revision = Revision { generation: self.head.generation, txid: done.head.txid };
@@ -550,7 +577,7 @@ impl Replica {
                 });
                 Ok(None)
             }
-            Ok(Shipped::Fenced(theirs))
+            Ok(Outcome::Put(Shipped::Fenced(theirs), _))
                 if self.head.is_ours(theirs.writer)
                     && self.queue.front().is_some_and(|front| front.head.txid == theirs.range.first) =>
             {
@@ -563,7 +590,7 @@ impl Replica {
                     writer: theirs.writer,
                 })
             }
-            Ok(Shipped::Fenced(theirs)) => Err(Error::Fenced {
+            Ok(Outcome::Put(Shipped::Fenced(theirs), _)) => Err(Error::Fenced {
                 database: self.database.name().to_string(),
                 generation: self.head.generation,
                 txid: self.queue.front().map_or(theirs.range.first, |front| front.head.txid),
@@ -604,9 +631,16 @@ impl Replica {
         Ok(())
     }
 
+    /// What is known to be in the store.
     fn durable(&self) -> Option<Revision> {
-        let txid = self.queue.front().map_or(self.head.txid, |front| front.head.txid.previous());
-        (txid > Txid::ZERO).then_some(Revision { generation: self.head.generation, txid })
+        let txid = self.behind_queue();
+        let is_known = matches!(self.proof, Proof::At(_)) && txid > Txid::ZERO;
+        is_known.then_some(Revision { generation: self.head.generation, txid })
+    }
+
+    /// The last batch that does not wait for the store.
+    fn behind_queue(&self) -> Txid {
+        self.queue.front().map_or(self.head.txid, |front| front.head.txid.previous())
     }
 
     /// A cheap look, when a poll is due.
@@ -718,10 +752,14 @@ struct Step {
 fn capture_step(capture: &mut Capture, mut next: NextBatch) -> Step {
     let mut batches = Vec::new();
     let wal_bytes = (|| {
-        if let Some(batch) = capture.next_batch(&next)? {
-            next.txid = next.txid.next();
-            next.not_before = batch.meta().last_commit;
-            batches.push(batch);
+        // Comparing sees the database as it was when it was opened, which may be a while ago.
+        let looks = if capture.is_comparing() { 2 } else { 1 };
+        for _ in 0..looks {
+            if let Some(batch) = capture.next_batch(&next)? {
+                next.txid = next.txid.next();
+                next.not_before = batch.meta().last_commit;
+                batches.push(batch);
+            }
         }
         match capture.tend_wal(&next) {
             Ok((report, batch)) => {

@@ -6,8 +6,6 @@
 
 use std::time::Instant;
 
-use aquifer_format::Txid;
-
 use super::{RETRY_MAX, RETRY_MIN, Replica, recovery};
 use crate::capture::Capture;
 use crate::state::{Head, MapFile, PageMap};
@@ -62,7 +60,7 @@ impl Replica {
         // Anything else would be an image that the next batch does not build on.
         local.filter(|(head, _)| head.txid == self.head.txid).ok_or_else(|| Error::Behind {
             database: self.database.name().to_string(),
-            after: self.durable().map_or(Txid::ZERO, |durable| durable.txid),
+            after: self.behind_queue(),
             writer: self.head.writer,
         })
     }

@@ -4,11 +4,15 @@
 //! are free again. A writer that stands still for that long (a suspended machine, SIGSTOP) can so create a txid that the
 //! generation has long passed. So what a create says is believed only for a while after the end of the generation was
 //! last known to be this replica's; later, the store is asked what comes after it.
+//!
+//! A replica that started from what is on this disk, without having asked the store, knows nothing about it: not even
+//! that what it has recorded ever got there, since files that waited for the store may be lost. Until the store has been
+//! asked, it puts nothing and tells nobody that anything is durable.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use aquifer_format::segment::SegmentMeta;
-use aquifer_format::{GenerationId, Txid};
+use aquifer_format::{DbChecksum, GenerationId, Txid};
 use aquifer_log::{DatabaseStore, Level, ListedSegment, LogError, Shipped};
 use futures::TryStreamExt;
 
@@ -32,6 +36,22 @@ impl Moment {
     }
 }
 
+/// What this replica knows of the end of its generation.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Proof {
+    /// When it was last known to end with what this replica has put.
+    At(Moment),
+    /// Nothing yet.
+    Missing(Extension),
+}
+
+/// What is to extend a generation: the next txid, and the image that it builds on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extension {
+    pub(super) txid: Txid,
+    pub(super) checksum_before: DbChecksum,
+}
+
 /// Whether a segment that was just created is the end of its generation. `Fenced` by what comes after it, if not.
 ///
 /// One LIST and one GET.
@@ -51,37 +71,38 @@ pub(super) async fn confirm(
     Ok(Shipped::Fenced(Box::new(theirs.info().meta().clone())))
 }
 
-/// Where a generation ends, as seen from a txid that is to extend it.
+/// Where a generation ends, as seen from what is to extend it.
 #[derive(Debug)]
 pub(super) enum End {
-    /// Just before that txid, or with it or those after it: they may be our own.
+    /// Just before that txid, with the image that is to be extended; or with that txid or those after it: they may be
+    /// our own.
     Here,
     /// Earlier: with this one. To go on would leave a gap.
     Before(Txid),
-    /// It has gone on without us: this comes next, and what was in between has been deleted since.
-    Beyond(Box<SegmentMeta>),
+    /// It has gone on without us. This is not what we build on: another batch in its place, or what comes after a part
+    /// that has been deleted since.
+    Elsewhere(Box<SegmentMeta>),
 }
 
-/// Where a generation ends, as seen from a txid. One LIST, as a rule.
+/// Where a generation ends, as seen from what is to extend it. One LIST and one GET, as a rule.
 pub(super) async fn end_of(
     database: &DatabaseStore,
     generation: GenerationId,
-    txid: Txid,
+    next: Extension,
 ) -> Result<End, LogError> {
-    let Some(before) = txid.get().checked_sub(2).map(Txid::new) else { return Ok(End::Here) };
+    let Some(before) = next.txid.get().checked_sub(2).map(Txid::new) else { return Ok(End::Here) };
     // Retention always keeps the last segment of level 0.
-    match database.segments(generation, Level::Shipped, before).try_next().await? {
-        Some(listed) if listed.segment.range.first <= txid => Ok(End::Here),
-        Some(listed) => {
-            let theirs = database.open_segment(generation, listed.segment).await?;
-            Ok(End::Beyond(Box::new(theirs.info().meta().clone())))
-        }
-        None => {
-            let all = database.segments(generation, Level::Shipped, Txid::ZERO);
-            let last = |_, listed: ListedSegment| std::future::ready(Ok(listed.segment.range.last));
-            Ok(End::Before(all.try_fold(Txid::ZERO, last).await?))
-        }
+    let Some(listed) = database.segments(generation, Level::Shipped, before).try_next().await? else {
+        let all = database.segments(generation, Level::Shipped, Txid::ZERO);
+        let last = |_, listed: ListedSegment| std::future::ready(Ok(listed.segment.range.last));
+        return Ok(End::Before(all.try_fold(Txid::ZERO, last).await?));
+    };
+    let found = database.open_segment(generation, listed.segment).await?.info().meta().clone();
+    let image = if found.range.first == next.txid { found.checksum_before } else { found.checksum_after };
+    if found.range.first <= next.txid && image == next.checksum_before {
+        return Ok(End::Here);
     }
+    Ok(End::Elsewhere(Box::new(found)))
 }
 
 #[cfg(test)]

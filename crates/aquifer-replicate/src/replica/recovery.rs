@@ -25,7 +25,7 @@ use aquifer_sqlite::{Handle, WalPosition};
 use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
 
-use super::proof::{self, End, Moment};
+use super::proof::{self, End, Extension, Moment, Proof};
 use super::syncs::Syncs;
 use super::upkeep::Upkeep;
 use super::{Pending, Replica, Rewind, Shared, staging};
@@ -102,12 +102,16 @@ impl Replica {
             map_file.sync().map_err(Error::state(&state_path))?;
         }
         let queue: VecDeque<Pending> = staged;
-        let proven = is_settled.then_some(began);
-        let durable = queue.front().map_or(head.txid, |front| front.head.txid.previous());
-        status.send_modify(|s| {
-            s.durable =
-                (durable > Txid::ZERO).then_some(Revision { generation: head.generation, txid: durable });
-        });
+        let proof = if is_settled {
+            Proof::At(began)
+        } else {
+            Proof::Missing(match queue.front().map(|front| front.info.meta()) {
+                Some(next) => Extension { txid: next.range.first, checksum_before: next.checksum_before },
+                None => Extension { txid: head.txid.next(), checksum_before: map.checksum() },
+            })
+        };
+        let durable = is_settled.then_some(Revision { generation: head.generation, txid: head.txid });
+        status.send_modify(|s| s.durable = durable.filter(|durable| durable.txid > Txid::ZERO));
         Ok(Replica {
             database: database.clone(),
             path: path.to_owned(),
@@ -122,8 +126,7 @@ impl Replica {
             head,
             paused: None,
             room_wait: None,
-            proven,
-            put_began: None,
+            proof,
             queue,
             upkeep: Upkeep::new(database.clone(), head.generation, options.upkeep.clone()),
             waker: std::sync::Arc::new(Notify::new()),
@@ -210,7 +213,7 @@ async fn continue_local(
 
 /// Takes over batches that the run before put and did not live to note. False: local state is not what they build on.
 async fn roll_forward(database: &DatabaseStore, head: &mut Head, map: &mut PageMap) -> Result<bool> {
-    let next = head.txid.next();
+    let next = Extension { txid: head.txid.next(), checksum_before: map.checksum() };
     match proof::end_of(database, head.generation, next).await? {
         End::Here => {}
         End::Before(after) => {
@@ -218,11 +221,11 @@ async fn roll_forward(database: &DatabaseStore, head: &mut Head, map: &mut PageM
             let database = database.name().to_string();
             return Err(Error::Behind { database, after, writer: head.writer });
         }
-        End::Beyond(theirs) => {
+        End::Elsewhere(theirs) => {
             return Err(Error::Fenced {
                 database: database.name().to_string(),
                 generation: head.generation,
-                txid: next,
+                txid: next.txid,
                 by: theirs.writer,
             });
         }
