@@ -5,6 +5,7 @@ mod budget;
 pub mod capture;
 mod error;
 pub mod follow;
+pub mod metrics;
 mod options;
 mod replica;
 mod replicator;

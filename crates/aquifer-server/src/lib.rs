@@ -7,3 +7,6 @@ pub mod hrana;
 pub mod http;
 pub mod sql;
 pub mod turso;
+mod watched;
+
+pub use watched::WatchedError;

@@ -5,6 +5,7 @@
 //! | `p` | `{"ro": {"ns": […]}, "rw": {"ns": […]}}`: databases by name; `roa` and `rwa` (may attach, too) count as `ro` and `rw`. Where it is there, `id` and `a` say nothing |
 //! | `id` | the only database that the token is for; absent = every database |
 //! | `a` | `ro` or `rw`; absent = `rw` |
+//! | `admin` | `true`: may administer the whole server, too; absent = `false` |
 //! | `exp`, `nbf` | seconds since 1970; absent = no limit, as Turso's tokens may have none |
 //! | `aud` | must contain an audience of this server when it is there (RFC 7519, 4.1.3) |
 
@@ -27,6 +28,7 @@ pub(super) struct Claims {
     exp: Option<f64>,
     nbf: Option<f64>,
     aud: Option<Audiences>,
+    admin: Option<bool>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -78,11 +80,12 @@ impl Claims {
         if !meant {
             return Err(InvalidToken::Audience.into());
         }
-        Ok(match (self.p, self.id) {
+        let grant = match (self.p, self.id) {
             (Some(p), _) => p.grant(),
             (None, Some(id)) => Grant::named([(id, Right::access(self.a))]),
             (None, None) => Grant::every(Right::access(self.a)),
-        })
+        };
+        Ok(grant.with_admin(self.admin == Some(true)))
     }
 }
 

@@ -22,9 +22,12 @@ impl Access {
     }
 }
 
-/// What a token grants: an access to every database, or to those that it names.
+/// What a token grants: an access to every database, or to those that it names; and maybe administration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant(Scope);
+pub struct Grant {
+    scope: Scope,
+    admin: bool,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scope {
@@ -35,12 +38,26 @@ enum Scope {
 impl Grant {
     /// The same access to every database.
     pub fn every(access: Access) -> Grant {
-        Grant(Scope::Every(access))
+        Grant { scope: Scope::Every(access), admin: false }
     }
 
     /// Access to the databases that are named; of a database named twice, the higher one.
     pub fn named(databases: impl IntoIterator<Item = (String, Access)>) -> Grant {
-        Grant(Scope::Named(databases.into_iter().collect()))
+        Grant { scope: Scope::Named(databases.into_iter().collect()), admin: false }
+    }
+
+    /// The same, and administration of the whole server.
+    #[must_use]
+    pub fn with_admin(self, admin: bool) -> Grant {
+        Grant { admin, ..self }
+    }
+
+    /// Whether administration may go ahead.
+    ///
+    /// # Errors
+    /// [`Denied::NotAdmin`] when it may not.
+    pub fn require_admin(&self) -> Result<(), Denied> {
+        if self.admin { Ok(()) } else { Err(Denied::NotAdmin) }
     }
 
     /// What is allowed in this database.
@@ -48,7 +65,7 @@ impl Grant {
     /// # Errors
     /// [`Denied::OtherDatabase`] when nothing is.
     pub fn access(&self, database: &str) -> Result<Access, Denied> {
-        match &self.0 {
+        match &self.scope {
             Scope::Every(access) => Some(*access),
             Scope::Named(named) => {
                 named.iter().filter(|(name, _)| name == database).map(|(_, access)| *access).max()
@@ -59,7 +76,7 @@ impl Grant {
 
     /// The access to every database; `None` when the token is for named ones only.
     pub fn everywhere(&self) -> Option<Access> {
-        match &self.0 {
+        match &self.scope {
             Scope::Every(access) => Some(*access),
             Scope::Named(_) => None,
         }
@@ -87,6 +104,11 @@ pub enum Denied {
     /// The token allows reading only.
     #[error("the token is read-only: this request writes")]
     ReadOnly,
+    /// The token does not allow administration.
+    #[error(
+        "the token is not one of an administrator: it needs the claim `\"admin\": true`, or the word admin"
+    )]
+    NotAdmin,
 }
 
 impl Denied {
@@ -95,7 +117,7 @@ impl Denied {
     pub fn status(self) -> u16 {
         match self {
             Denied::Missing | Denied::Invalid(_) | Denied::Expired | Denied::NotYetValid => 401,
-            Denied::OtherDatabase | Denied::ReadOnly => 403,
+            Denied::OtherDatabase | Denied::ReadOnly | Denied::NotAdmin => 403,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! and gets an [`Access`] or a [`Denied`] that says in general terms what is wrong.
 //!
 //! Tokens are JSON Web Tokens with the claims that libSQL and Turso use (`claims`), signed by one of the keys of
-//! files that are read again when they change (`keys`, `watched`), or static tokens (`tokens`). No token is part
+//! files that are read again when they change (`keys`), or static tokens (`tokens`). No token is part
 //! of an error, a log line or a `Debug` output.
 
 mod claims;
@@ -15,7 +15,6 @@ mod keys;
 #[cfg(test)]
 mod tests;
 mod tokens;
-mod watched;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,11 +24,11 @@ use std::time::{Instant, SystemTime};
 use ring::{hmac, rand};
 
 pub use grant::{Access, Denied, Grant, InvalidToken};
-pub use watched::AuthFileError;
 
 use keys::VerifyingKey;
 use tokens::TokenSet;
-use watched::Watched;
+
+use crate::watched::{Watched, WatchedError};
 
 /// Where an [`Authority`] has its keys and tokens from.
 #[derive(Default, Clone)]
@@ -39,13 +38,15 @@ pub struct AuthOptions {
     pub key_files: Vec<PathBuf>,
     /// Audiences that this server answers to: a JWT that names an audience (`aud`) must name one of these.
     pub audiences: Vec<String>,
-    /// Files with a static token per line: `TOKEN [ro|rw] [DATABASE,…]`.
+    /// Files with a static token per line: `TOKEN [ro|rw|admin] [DATABASE,…]`.
     pub token_files: Vec<PathBuf>,
     /// Static tokens, each written like a line of a token file.
     pub tokens: Vec<String>,
     /// Requests without a token may read and write every database. A token that is sent all the same is checked
     /// if there is a key or a token to check it against, and ignored otherwise.
     pub anonymous: bool,
+    /// Requests without a token may administer, where they are let in at all.
+    pub anonymous_admin: bool,
 }
 
 impl fmt::Debug for AuthOptions {
@@ -56,6 +57,7 @@ impl fmt::Debug for AuthOptions {
             .field("token_files", &self.token_files)
             .field("tokens", &format_args!("{} hidden", self.tokens.len()))
             .field("anonymous", &self.anonymous)
+            .field("anonymous_admin", &self.anonymous_admin)
             .finish()
     }
 }
@@ -65,7 +67,7 @@ impl fmt::Debug for AuthOptions {
 pub enum AuthSetupError {
     /// A file of keys or tokens cannot be used.
     #[error(transparent)]
-    File(#[from] AuthFileError),
+    File(#[from] WatchedError),
     /// A static token that was given directly cannot be used.
     #[error("static token {number} of the configuration: {problem}")]
     Token {
@@ -91,6 +93,7 @@ pub struct Authority {
     /// Random for this process: see [`TokenSet`].
     tag_key: Arc<hmac::Key>,
     anonymous: bool,
+    anonymous_admin: bool,
 }
 
 impl Authority {
@@ -109,14 +112,14 @@ impl Authority {
         let keys = options
             .key_files
             .iter()
-            .map(|path| Watched::open(path, keys::parse))
+            .map(|path| Watched::open(&[path], |files| keys::parse(&files[0])))
             .collect::<Result<_, _>>()?;
         let token_files = options
             .token_files
             .iter()
             .map(|path| {
                 let tag_key = Arc::clone(&tag_key);
-                Watched::open(path, move |content| TokenSet::parse(content, &tag_key))
+                Watched::open(&[path], move |files| TokenSet::parse(&files[0], &tag_key))
             })
             .collect::<Result<_, _>>()?;
         let mut tokens = TokenSet::default();
@@ -130,6 +133,7 @@ impl Authority {
             token_files,
             tag_key,
             anonymous: options.anonymous,
+            anonymous_admin: options.anonymous_admin,
         })
     }
 
@@ -150,7 +154,9 @@ impl Authority {
         let has_own = !self.keys.is_empty() || !self.token_files.is_empty() || !self.tokens.is_empty();
         let bearer = match bearer.map(str::trim).filter(|token| !token.is_empty()) {
             Some(token) if has_own => token,
-            _ if self.anonymous => return Ok(Grant::every(Access::ReadWrite)),
+            _ if self.anonymous => {
+                return Ok(Grant::every(Access::ReadWrite).with_admin(self.anonymous_admin));
+            }
             _ => return Err(Denied::Missing),
         };
         let at = Instant::now();

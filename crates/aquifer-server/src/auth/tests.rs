@@ -411,6 +411,34 @@ fn static_tokens_have_an_access_and_databases() {
 }
 
 #[test]
+fn administration_is_granted_by_name_only() {
+    let tokens = ["master-token rw", "boss-token admin", "shop-boss admin shop"].map(str::to_owned).to_vec();
+    let by_token = Authority::new(&AuthOptions { tokens, ..AuthOptions::default() }).unwrap();
+    let admin = |authority: &Authority, token: Option<&str>| {
+        authority.authenticate(token, now()).and_then(|grant| grant.require_admin())
+    };
+    assert_eq!(admin(&by_token, Some("boss-token")), Ok(()));
+    assert_eq!(admin(&by_token, Some("shop-boss")), Ok(()));
+    assert_eq!(admin(&by_token, Some("master-token")), Err(Denied::NotAdmin));
+    assert_eq!(check(&by_token, "boss-token", "shop"), Ok(Access::ReadWrite));
+    assert_eq!(check(&by_token, "shop-boss", "bank"), Err(Denied::OtherDatabase));
+    let key = Signer::ed25519();
+    let keys = authority(&key.pem());
+    for (claims, granted) in [
+        (json!({}), Err(Denied::NotAdmin)),
+        (json!({"admin": false}), Err(Denied::NotAdmin)),
+        (json!({"admin": true}), Ok(())),
+        (json!({"admin": 1}), Err(Denied::Invalid(InvalidToken::Claims))),
+    ] {
+        assert_eq!(admin(&keys, Some(&key.token(&claims))), granted, "{claims}");
+    }
+    for anonymous_admin in [false, true] {
+        let options = AuthOptions { anonymous: true, anonymous_admin, ..AuthOptions::default() };
+        assert_eq!(admin(&Authority::new(&options).unwrap(), None).is_ok(), anonymous_admin);
+    }
+}
+
+#[test]
 fn static_tokens_that_cannot_be_right_are_errors_that_do_not_quote_them() {
     for line in ["hunter2", "secret-token write", "secret-token ro a b", "secret-token\nsecret-token"] {
         let dir = tempfile::tempdir().unwrap();

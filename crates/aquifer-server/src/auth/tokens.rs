@@ -1,4 +1,4 @@
-//! Static tokens, for small set-ups: a line for each, `TOKEN [ro|rw] [DATABASE,…]`.
+//! Static tokens, for small set-ups: a line for each, `TOKEN [ro|rw|admin] [DATABASE,…]`.
 
 use std::collections::HashMap;
 
@@ -46,18 +46,21 @@ impl TokenSet {
         let token = words.next().filter(|token| token.len() >= MIN_LEN).ok_or_else(|| {
             format!("a token has at least {MIN_LEN} characters (`openssl rand -hex 32` makes a good one)")
         })?;
-        let access = match words.next() {
-            None | Some("rw") => Access::ReadWrite,
-            Some("ro") => Access::ReadOnly,
-            Some(_) => return Err("the word after the token must be ro or rw".into()),
+        let (access, admin) = match words.next() {
+            None | Some("rw") => (Access::ReadWrite, false),
+            Some("ro") => (Access::ReadOnly, false),
+            Some("admin") => (Access::ReadWrite, true),
+            Some(_) => return Err("the word after the token must be ro, rw or admin".into()),
         };
         let grant = match words.next() {
             None => Grant::every(access),
             Some(names) => Grant::named(names.split(',').map(|name| (name.to_owned(), access))),
         };
+        let grant = grant.with_admin(admin);
         if words.next().is_some() {
             return Err(
-                "there is more on the line than a token, ro or rw, and databases with commas between".into(),
+                "there is more on the line than a token, ro, rw or admin, and databases with commas between"
+                    .into(),
             );
         }
         if self.0.insert(tag(key, token), grant).is_some() {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use aquifer_log::{DatabaseName, DatabaseStore, Store};
 use aquifer_replicate::restore::{RestoreError, Restorer};
-use aquifer_replicate::{Error as ReplicaError, Primary, ReplicaOptions, Replicator};
+use aquifer_replicate::{Error as ReplicaError, Primary, ReplicaOptions, ReplicaStatus, Replicator};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
@@ -63,6 +63,11 @@ impl Hosts {
     /// The store.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// How each of its databases that is open does, by name.
+    pub fn status(&self) -> Vec<ReplicaStatus> {
+        self.replicator.status()
     }
 
     /// Opens a database, creates it if that is for users to do, or finds it open. Concurrent calls do the work once.

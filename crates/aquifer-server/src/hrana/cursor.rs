@@ -86,8 +86,9 @@ async fn answer<D: Database>(
         fresh: false,
     };
     let counted = Running::one(&hrana.running);
+    let span = tracing::Span::current();
     let running = tokio::task::spawn_blocking(move || {
-        let stream = run(stream, &steps, writer);
+        let stream = span.in_scope(|| run(stream, &steps, writer));
         drop(counted);
         stream
     });

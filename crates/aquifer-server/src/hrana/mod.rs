@@ -21,7 +21,7 @@ pub use host::{Database, Unavailable};
 pub use pipeline::pipeline;
 pub use routes::routes;
 
-use crate::sql::{Access, Interrupter, Limits, OnPushConflict, Session};
+use crate::sql::{Access, Interrupter, Limits, Observer, OnPushConflict, Session};
 use error::Failure;
 use streams::{Stream, Streams};
 
@@ -45,6 +45,8 @@ pub struct Settings {
     pub on_push_conflict: OnPushConflict,
     /// Bytes of one request's body.
     pub body_bytes: usize,
+    /// Who is told of every statement.
+    pub observer: Observer,
 }
 
 impl Default for Settings {
@@ -57,6 +59,7 @@ impl Default for Settings {
             slow_reader: Duration::from_secs(30),
             on_push_conflict: OnPushConflict::Keep,
             body_bytes: 64 << 20,
+            observer: Observer::default(),
         }
     }
 }
@@ -83,6 +86,11 @@ impl<D: Database> Hrana<D> {
         self.streams.close_parked();
     }
 
+    /// Connections that clients hold at this moment, for a request or for its next.
+    pub fn open_streams(&self) -> usize {
+        self.streams.open_now()
+    }
+
     /// Requests whose SQL runs at this moment, or waits for a lock or a slow reader.
     pub fn running_requests(&self) -> usize {
         self.running.load(Ordering::Relaxed)
@@ -100,8 +108,10 @@ impl<D: Database> Hrana<D> {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
         let running = Running::one(&self.running);
+        // What is logged on that thread says for which request.
+        let span = tracing::Span::current();
         let worked = tokio::task::spawn_blocking(move || {
-            let worked = work();
+            let worked = span.in_scope(work);
             drop(running);
             worked
         });
@@ -114,8 +124,11 @@ impl<D: Database> Hrana<D> {
             return self.streams.resume(baton, access);
         }
         let (database, limits) = (self.database.clone(), self.settings.limits.clone());
-        let connect =
-            move || Session::open(database.connect(access)?, access, limits).map_err(Failure::Session);
+        let observer = self.settings.observer.clone();
+        let connect = move || {
+            let session = Session::open(database.connect(access)?, access, limits);
+            session.map(|session| session.observed_by(observer)).map_err(Failure::Session)
+        };
         self.streams.open(access, connect).await
     }
 }

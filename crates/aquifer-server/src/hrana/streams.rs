@@ -129,6 +129,11 @@ impl Streams {
         Ok(Stream { id, access, session: Some(session), slot: Some(slot) })
     }
 
+    /// Streams that have a place.
+    pub(super) fn open_now(&self) -> usize {
+        self.limit - self.slots.available_permits()
+    }
+
     /// The stream that `baton` names. The baton is worth nothing from then on.
     pub(super) fn resume(&self, baton: &str, access: Access) -> Result<Stream, Failure> {
         let baton = Baton::parse(baton).ok_or(Failure::UnknownBaton)?;

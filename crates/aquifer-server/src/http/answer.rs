@@ -1,5 +1,7 @@
 //! Answers that say what is wrong.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,33 +10,57 @@ use serde_json::json;
 use crate::auth::Denied;
 use crate::hosted::HostError;
 
+use super::limits::Limit;
+
 /// A request that is not served, and why.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
     reason: String,
+    /// After which time it may be tried again.
+    retry_after: Option<Duration>,
+    /// What refused it, if that was a limit.
+    limit: Option<Limit>,
 }
 
 impl Refusal {
     pub(super) fn not_found(reason: String) -> Refusal {
-        Refusal { status: StatusCode::NOT_FOUND, reason }
+        Refusal::new(StatusCode::NOT_FOUND, reason)
     }
 
     pub(super) fn bad(reason: String) -> Refusal {
-        Refusal { status: StatusCode::BAD_REQUEST, reason }
+        Refusal::new(StatusCode::BAD_REQUEST, reason)
     }
 
-    /// The body is longer than `limit`, or did not arrive whole.
-    pub(super) fn body(limit: usize) -> Refusal {
-        let reason = format!("the body has more than {limit} bytes, or broke off");
-        Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, reason }
+    pub(super) fn new(status: StatusCode, reason: String) -> Refusal {
+        Refusal { status, reason, retry_after: None, limit: None }
+    }
+
+    /// A limit that has nothing to do with how much else is going on.
+    pub(super) fn beyond(limit: Limit, status: StatusCode, reason: String) -> Refusal {
+        Refusal { limit: Some(limit), ..Refusal::new(status, reason) }
+    }
+
+    /// This caller sends too much.
+    pub(super) fn too_many(limit: Limit, reason: String, retry_after: Duration) -> Refusal {
+        let refusal = Refusal::beyond(limit, StatusCode::TOO_MANY_REQUESTS, reason);
+        Refusal { retry_after: Some(retry_after), ..refusal }
+    }
+
+    /// All callers together send too much.
+    pub(super) fn busy(limit: Limit, reason: String, retry_after: Duration) -> Refusal {
+        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, ..Refusal::too_many(limit, reason, retry_after) }
+    }
+
+    pub(super) fn limit(&self) -> Option<Limit> {
+        self.limit
     }
 }
 
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Refusal {
         let status = StatusCode::from_u16(denied.status()).unwrap_or(StatusCode::UNAUTHORIZED);
-        Refusal { status, reason: denied.to_string() }
+        Refusal::new(status, denied.to_string())
     }
 }
 
@@ -48,7 +74,7 @@ impl From<HostError> for Refusal {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             tracing::warn!(%error, "a database cannot be served");
         }
-        Refusal { status, reason: error.to_string() }
+        Refusal::new(status, error.to_string())
     }
 }
 
@@ -57,6 +83,11 @@ impl IntoResponse for Refusal {
         let mut response = (self.status, Json(json!({ "error": self.reason }))).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(wait) = self.retry_after {
+            // In whole seconds, and never sooner than it says.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

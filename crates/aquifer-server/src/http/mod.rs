@@ -4,35 +4,67 @@
 //! answered before what they may have seen is durable.
 
 mod answer;
+mod body;
 mod health;
+mod limits;
+mod listening;
+mod metrics;
+mod observe;
+mod peer;
+mod request_id;
+mod stalling;
 mod target;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use aquifer_log::DatabaseName;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, header, request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
 
-use crate::auth::{self, Access, Authority};
+use aquifer_replicate::metrics::Exposition;
+
+use crate::auth::{self, Authority, Grant};
 use crate::hosted::{Hosted, Hosts};
 use crate::hrana::{self, Hrana, Settings};
 
 use answer::Refusal;
 use health::Health;
+use limits::{Caller, Gate};
+use metrics::Metrics;
+use observe::Seen;
 use target::{Route, Target};
+
+pub use limits::Limits;
+pub use listening::{ConnectionLimits, Listening};
+pub use peer::Peer;
+pub use request_id::REQUEST_ID_HEADER;
+pub use tls::{Tls, TlsError};
+
+/// How a server goes about requests.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How much it takes on.
+    pub limits: Limits,
+    /// Whether every request is told in the log, at level info.
+    pub access_log: bool,
+}
 
 /// A server's databases, behind their protocols.
 pub struct Service {
     hosts: Hosts,
     authority: Authority,
     settings: Settings,
+    options: Options,
+    gate: Gate,
+    metrics: Metrics,
     health: Health,
     /// The streams of each database that is open.
     streams: Mutex<BTreeMap<DatabaseName, Streams>>,
@@ -53,8 +85,14 @@ impl std::fmt::Debug for Service {
 impl Service {
     /// Serves these databases to those whom the authority lets in.
     pub fn new(hosts: Hosts, authority: Authority, settings: Settings) -> Arc<Service> {
-        let health = Health::new(hosts.store());
-        Arc::new(Service { hosts, authority, settings, health, streams: Mutex::default() })
+        Service::with(hosts, authority, settings, Options::default())
+    }
+
+    /// The same, with options.
+    pub fn with(hosts: Hosts, authority: Authority, settings: Settings, options: Options) -> Arc<Service> {
+        let (health, gate) = (Health::new(hosts.store()), Gate::new(options.limits.clone()));
+        let (metrics, streams) = (Metrics::default(), Mutex::default());
+        Arc::new(Service { hosts, authority, settings, options, gate, metrics, health, streams })
     }
 
     /// Its routes.
@@ -62,14 +100,24 @@ impl Service {
         Router::new()
             .route("/health", get(health))
             .route("/version", get(|| async { concat!("aquifer ", env!("CARGO_PKG_VERSION")) }))
+            .route("/metrics", get(metrics_for_admins))
             .fallback(dispatch)
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(self), observe::observed))
+            .with_state(Arc::clone(self))
+    }
+
+    /// What `/metrics` tells, and `/health`, for a listener that only the right people reach.
+    pub fn metrics_router(self: &Arc<Service>) -> Router {
+        Router::new()
+            .route("/metrics", get(metrics_page))
+            .route("/healthz", get(health))
             .with_state(Arc::clone(self))
     }
 
     /// Ends what clients hold open, ships what is committed, and closes all databases.
     pub async fn shutdown(&self) -> Result<(), crate::hosted::HostError> {
         for open in std::mem::take(&mut *self.streams.lock()).into_values() {
-            open.hrana.close_idle_streams();
+            self.close_streams(&open);
         }
         self.hosts.shutdown().await
     }
@@ -82,38 +130,63 @@ impl Service {
                 return Ok(Arc::clone(&open.hrana));
             }
             // Another server had it meanwhile: the transactions that are open on the old file lead nowhere.
-            open.hrana.close_idle_streams();
+            self.close_streams(open);
         }
         let hrana = Hrana::new(Arc::clone(&hosted), self.settings.clone());
         streams.insert(name.clone(), Streams { hosted, hrana: Arc::clone(&hrana) });
         Ok(hrana)
     }
 
-    fn access(&self, headers: &HeaderMap, name: &DatabaseName) -> Result<Access, Refusal> {
-        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        Ok(self.authority.check(header.and_then(auth::bearer_of), name.as_str(), SystemTime::now())?)
+    fn refuse(&self, refusal: Refusal) -> Response {
+        if let Some(limit) = refusal.limit() {
+            self.metrics.refused(limit);
+        }
+        refusal.into_response()
+    }
+
+    fn close_streams(&self, open: &Streams) {
+        open.hrana.close_idle_streams();
+        self.metrics.closed(open.hrana.rejected_statements());
+    }
+
+    /// What the sender of a request may do, if it does not send too many.
+    fn grant(&self, head: &request::Parts) -> Result<Grant, Refusal> {
+        let header = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let bearer = header.and_then(auth::bearer_of);
+        let grant = self.authority.authenticate(bearer, SystemTime::now());
+        // A token that is not good is nobody's in particular: whoever tries many is counted by address.
+        let caller = match (bearer, &grant) {
+            (Some(bearer), Ok(_)) => Caller::Token(self.authority.caller(bearer)),
+            _ => Caller::Address(head.extensions.get::<Peer>().map(|peer| peer.0.ip())),
+        };
+        self.gate.check_rate(caller, Instant::now())?;
+        Ok(grant?)
     }
 
     async fn serve(&self, request: Request) -> Result<Response, Refusal> {
         let (head, body) = request.into_parts();
         let Target { name, route } = Target::of(&head.method, head.uri.path())?;
-        let access = self.access(&head.headers, &name)?;
-        match route {
-            Route::Version => Ok(StatusCode::OK.into_response()),
+        if let Some(seen) = head.extensions.get::<Arc<Seen>>() {
+            seen.is(route.name(), Some(&name));
+        }
+        let access = self.grant(&head)?.access(name.as_str())?;
+        let place = if route.is_work() { Some(self.gate.enter(&name).await?) } else { None };
+        let response = match route {
+            Route::Version => StatusCode::OK.into_response(),
             Route::Pipeline => {
                 let (hrana, body) = (self.hrana(&name).await?, self.body(body).await?);
-                Ok(hrana::pipeline(&hrana, access, &body).await)
+                hrana::pipeline(&hrana, access, &body).await
             }
             Route::Cursor => {
                 let (hrana, body) = (self.hrana(&name).await?, self.body(body).await?);
-                Ok(hrana::cursor(&hrana, access, &body).await)
+                hrana::cursor(&hrana, access, &body).await
             }
-        }
+        };
+        Ok(body::holding(place, response))
     }
 
     async fn body(&self, body: Body) -> Result<bytes::Bytes, Refusal> {
-        let limit = self.settings.body_bytes;
-        axum::body::to_bytes(body, limit).await.map_err(|_| Refusal::body(limit))
+        body::whole(body, self.settings.body_bytes, self.gate.limits().body_idle).await
     }
 }
 
@@ -122,7 +195,20 @@ async fn dispatch(State(service): State<Arc<Service>>, request: Request) -> Resp
     if request.method() == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
-    service.serve(request).await.unwrap_or_else(Refusal::into_response)
+    service.serve(request).await.unwrap_or_else(|refusal| service.refuse(refusal))
+}
+
+async fn metrics_for_admins(State(service): State<Arc<Service>>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let admin = service.grant(&head).and_then(|grant| Ok(grant.require_admin()?));
+    match admin {
+        Ok(()) => metrics_page(State(service)).await,
+        Err(refusal) => service.refuse(refusal),
+    }
+}
+
+async fn metrics_page(State(service): State<Arc<Service>>) -> Response {
+    ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], metrics::render(&service)).into_response()
 }
 
 async fn health(State(service): State<Arc<Service>>) -> Response {

@@ -26,6 +26,25 @@ pub(super) enum Route {
     Cursor,
 }
 
+impl Route {
+    /// Its name in metrics and logs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Route::Version => "version",
+            Route::Pipeline => "pipeline",
+            Route::Cursor => "cursor",
+        }
+    }
+
+    /// Whether its requests are work while they last, and not only wait for something new.
+    pub(super) fn is_work(self) -> bool {
+        match self {
+            Route::Version => false,
+            Route::Pipeline | Route::Cursor => true,
+        }
+    }
+}
+
 impl Target {
     pub(super) fn of(method: &Method, path: &str) -> Result<Target, Refusal> {
         let path = path.trim_start_matches('/');

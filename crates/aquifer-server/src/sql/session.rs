@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -8,6 +9,7 @@ use rusqlite::limits::Limit;
 use super::authorize::Refusal;
 use super::batch::{self, Outcome};
 use super::execute;
+use super::observer::Observer;
 use super::push::{Bookkeeping, Meaning, OnPushConflict};
 use super::stored::StoredSql;
 use super::watch::Watch;
@@ -22,6 +24,7 @@ pub struct Session {
     refusal: Refusal,
     stored: StoredSql,
     limits: Limits,
+    observer: Observer,
 }
 
 /// What a statement is, without running it.
@@ -49,7 +52,20 @@ impl Session {
         let watch = Watch::over(&mut connection, &limits)?;
         let refusal = Refusal::default();
         connection.authorizer(Some(refusal.authorizer(access)))?;
-        Ok(Self { connection, watch, refusal, stored: StoredSql::default(), limits })
+        Ok(Self {
+            connection,
+            watch,
+            refusal,
+            stored: StoredSql::default(),
+            limits,
+            observer: Observer::default(),
+        })
+    }
+
+    /// The same session, of whose statements an observer is told.
+    #[must_use]
+    pub fn observed_by(self, observer: Observer) -> Self {
+        Self { observer, ..self }
     }
 
     /// What stops this session from another thread.
@@ -151,7 +167,9 @@ impl Session {
 
     /// Runs all statements in the text, in order, up to the first that fails. Rows are dropped.
     pub fn sequence(&self, sql: &Sql) -> Result<(), SqlError> {
-        let mut statements = rusqlite::Batch::new(&self.connection, self.stored.resolve(sql)?);
+        let sql = self.stored.resolve(sql)?;
+        let mut statements = rusqlite::Batch::new(&self.connection, sql);
+        let (began, changes_before) = (Instant::now(), self.connection.total_changes());
         let mut run = || -> Result<(), SqlError> {
             loop {
                 self.watch.start()?;
@@ -163,7 +181,11 @@ impl Session {
                 while rows.next()?.is_some() {}
             }
         };
-        run().map_err(|error| self.explain(error))
+        let result = run().map_err(|error| self.explain(error));
+        let rows_written = self.connection.total_changes() - changes_before;
+        let summary = result.clone().map(|()| Summary { rows_written, ..Summary::default() });
+        self.observer.ran(sql, began.elapsed(), &summary);
+        result
     }
 
     /// What the statement is, without running it.
@@ -201,8 +223,11 @@ impl Session {
 
     fn step(&self, index: usize, statement: &Statement, sink: &mut dyn Sink) -> Result<Summary, SqlError> {
         let sql = self.stored.resolve(&statement.sql)?;
-        execute::run(&self.connection, &self.watch, sql, statement, index, sink)
-            .map_err(|error| self.explain(error))
+        let began = Instant::now();
+        let result = execute::run(&self.connection, &self.watch, sql, statement, index, sink)
+            .map_err(|error| self.explain(error));
+        self.observer.ran(sql, began.elapsed(), &result);
+        result
     }
 
     /// Says more than SQLite could.

@@ -1,5 +1,7 @@
 //! `aquifer serve`
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,16 +10,18 @@ use aquifer_log::Store;
 use aquifer_log::store::Patience;
 use aquifer_server::auth::{AuthOptions, Authority};
 use aquifer_server::hosted::{Create, Hosts};
-use aquifer_server::hrana::Settings;
-use aquifer_server::http::Service;
+use aquifer_server::http::{ConnectionLimits, Listening, Service};
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::fencing::Fencing;
 use crate::session::Session;
 use crate::signals::Signals;
+
+use limits::{LimitArgs, ObserveArgs, TlsArgs};
 
 /// Serve databases over HTTP; their primary storage is the store
 ///
@@ -41,7 +45,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE")]
     auth_key: Vec<PathBuf>,
 
-    /// File with a static token per line: TOKEN [ro|rw] [DATABASE,…]; may be repeated
+    /// File with a static token per line: TOKEN [ro|rw|admin] [DATABASE,…]; may be repeated
     #[arg(long, value_name = "FILE")]
     auth_tokens: Vec<PathBuf>,
 
@@ -52,6 +56,15 @@ pub(crate) struct Serve {
     /// Serve from a store that does not keep two servers of one database apart: make sure that there is only one
     #[arg(long)]
     allow_unfenced: bool,
+
+    #[command(flatten)]
+    tls: TlsArgs,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+
+    #[command(flatten)]
+    observe: ObserveArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -67,6 +80,7 @@ impl Serve {
         aquifer_sqlite::check_build().map_err(CliError::Build)?;
         let mut signals = Signals::listen()?;
         let authority = Authority::new(&self.auth_options()?).map_err(|e| CliError::Usage(e.to_string()))?;
+        let tls = self.tls.open()?;
         let store = self.store(session).await?;
         let create = match self.create {
             CreateWhen::OnDemand => Create::OnDemand,
@@ -76,9 +90,19 @@ impl Serve {
         let failed = |source| CliError::Serve { address: self.listen, source };
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let service = Service::new(hosts, authority, Settings::default());
-        tracing::info!(%address, store = %session.settings.store.value, "serving databases");
-        let number = serve(listener, &service, &mut signals).await.map_err(failed)?;
+        let (settings, options) = (self.limits.settings(&self.observe), self.limits.options(&self.observe));
+        let service = Service::with(hosts, authority, settings, options);
+        let metrics = match self.observe.metrics {
+            Some(address) => Some(serve_metrics(address, &service).await?),
+            None => None,
+        };
+        let is_encrypted = tls.is_some();
+        let listening = Listening::new(listener, self.limits.connections(), tls);
+        tracing::info!(%address, tls = is_encrypted, store = %session.settings.store.value, "serving databases");
+        let number = serve(listening, &service, &mut signals).await;
+        if let Some(metrics) = metrics {
+            metrics.abort();
+        }
         // What is committed is acknowledged already: nothing but the locks of open transactions is lost.
         tokio::select! {
             shut = service.shutdown() => shut?,
@@ -101,6 +125,7 @@ impl Serve {
             key_files: self.auth_key.clone(),
             token_files: self.auth_tokens.clone(),
             anonymous,
+            anonymous_admin: !has_keys && self.listen.ip().is_loopback(),
             ..AuthOptions::default()
         })
     }
@@ -127,23 +152,32 @@ impl Serve {
 /// The number of SIGTERM, with which supervisors end a server that did nothing wrong.
 const SIGTERM: i32 = 15;
 
+/// Serves metrics until the task is aborted. Port 0 takes a free one; the log says which.
+async fn serve_metrics(address: SocketAddr, service: &Arc<Service>) -> Result<JoinHandle<()>, CliError> {
+    let failed = |source| CliError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!(%address, "serving /metrics and /healthz");
+    let listening = Listening::new(listener, ConnectionLimits::default(), None);
+    Ok(tokio::spawn(listening.serve(service.metrics_router(), std::future::pending())))
+}
+
 /// Serves until a signal comes, and ends the answers that are under way.
-async fn serve(listener: TcpListener, service: &Arc<Service>, signals: &mut Signals) -> std::io::Result<i32> {
+async fn serve(listening: Listening, service: &Arc<Service>, signals: &mut Signals) -> i32 {
     let (end, ended) = tokio::sync::oneshot::channel();
-    let graceful = async move {
+    let ended = async move {
         let _ = ended.await;
     };
-    let serving = axum::serve(listener, service.router()).with_graceful_shutdown(graceful).into_future();
-    let mut serving = std::pin::pin!(serving);
+    let mut serving = std::pin::pin!(listening.serve(service.router(), ended));
     let number = tokio::select! {
-        failed = &mut serving => return failed.map(|()| SIGTERM),
+        () = &mut serving => return SIGTERM,
         number = signals.next() => number,
     };
     let _ = end.send(());
     // A second signal ends those who take too long.
     tokio::select! {
-        done = &mut serving => done?,
+        () = &mut serving => {}
         _ = signals.next() => {}
     }
-    Ok(number)
+    number
 }

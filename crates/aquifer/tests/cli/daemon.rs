@@ -113,11 +113,16 @@ pub(crate) fn get(address: &str, page: &str) -> String {
 
 /// The whole answer to a request, its head included.
 pub(crate) fn request(address: &str, method: &str, path: &str, body: &str) -> String {
+    request_with(address, method, path, "Accept: */*", body)
+}
+
+/// The same, with more in its head, which ends without the end of its last line.
+pub(crate) fn request_with(address: &str, method: &str, path: &str, head: &str, body: &str) -> String {
     let mut connection = TcpStream::connect(address).unwrap();
     let len = body.len();
     write!(
         connection,
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\nContent-Length: {len}\r\n\r\n{body}"
     )
     .unwrap();
     let mut answer = String::new();

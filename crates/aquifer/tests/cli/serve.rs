@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, request};
+use crate::daemon::{Daemon, request, request_with};
 use crate::world::World;
 
 struct Server {
@@ -50,6 +50,51 @@ fn a_killed_server_is_replaced_by_one_on_an_empty_disk() {
     // It is a database of the store like any other.
     world.run(&["verify", "shop", "--deep", "--store", "store"]).ok();
     assert_eq!(second.daemon.end_by(Signal::TERM).code, 0);
+}
+
+#[test]
+fn what_is_logged_of_requests_has_their_ids_and_neither_tokens_nor_arguments() {
+    let world = World::new();
+    std::fs::write(world.path("tokens"), "token-of-ann-0123 rw\ntoken-of-eve-0123 admin\n").unwrap();
+    let more = ["--auth-tokens", "tokens", "--access-log", "--slow-query", "0s", "--metrics", "127.0.0.1:0"];
+    let mut server = Server::start(&world, "a", &more);
+    let statement = json!({"sql": "SELECT ? AS found", "args": [{"type": "text", "value": "private"}]});
+    let body = json!({"requests": [{"type": "execute", "stmt": statement}, {"type": "close"}]}).to_string();
+    let head = "Authorization: Bearer token-of-ann-0123\r\nX-Request-Id: ann-1";
+    let path = "/db/shop/v2/pipeline?authToken=token-of-ann-0123";
+    let answer = request_with(&server.address, "POST", path, head, &body);
+    assert!(answer.contains("private"), "{answer}");
+    let mut line = |what| -> Value {
+        let line = server.daemon.wait_for_log(what);
+        assert!(!line.contains("token-of-ann") && !line.contains("private"), "{line}");
+        serde_json::from_str(&line).unwrap()
+    };
+    let slow = line("slow statement");
+    assert_eq!(slow["fields"]["sql"], "SELECT ? AS found", "{slow}");
+    assert_eq!((&slow["span"]["id"], &slow["span"]["database"]), (&json!("ann-1"), &json!("shop")), "{slow}");
+    let answered = line("answered");
+    assert_eq!(
+        (&answered["fields"]["status"], &answered["fields"]["route"]),
+        (&json!(200), &json!("pipeline"))
+    );
+    assert_eq!(answered["span"]["id"], "ann-1", "{answered}");
+    // Its path without what stood behind it.
+    assert_eq!(answered["fields"]["path"], "/db/shop/v2/pipeline", "{answered}");
+    assert!(request(&server.address, "GET", "/metrics", "").starts_with("HTTP/1.1 401"));
+}
+
+#[test]
+fn metrics_of_a_server_are_at_an_address_of_their_own_if_told() {
+    let world = World::new();
+    std::fs::write(world.path("tokens"), "0123456789abcdef rw\n").unwrap();
+    let args = ["serve", "--listen", "127.0.0.1:0", "--store", "store", "--log-format", "json"];
+    let more = ["--auth-tokens", "tokens", "--metrics", "127.0.0.1:0"];
+    let mut daemon = Daemon::start(&world, &[&args[..], &more].concat());
+    let metrics = daemon.address();
+    let page = request(&metrics, "GET", "/metrics", "");
+    assert!(page.contains("\naquifer_open_databases 0\n"), "{page}");
+    assert!(request(&metrics, "GET", "/healthz", "").starts_with("HTTP/1.1 200"));
+    assert!(request(&metrics, "POST", "/v2/pipeline", "{}").starts_with("HTTP/1.1 404"));
 }
 
 #[test]
