@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use aquifer_format::GenerationId;
 use aquifer_format::segment::{
     Damage, Form, FormatError, Group, GroupRef, GroupScratch, HEADER_LEN, OpenError, Part, SegmentInfo,
 };
+use aquifer_format::{GenerationId, PageHash, Pgno};
 use bytes::Bytes;
 
 use crate::error::LogError;
@@ -134,6 +134,25 @@ impl SegmentHandle {
             Some(bytes) => self.fetched(groups, bytes),
             None => tokio::runtime::Handle::current().block_on(self.fetch(groups)),
         }
+    }
+
+    /// Visits every entry, ascending by page, without what it does to the page: which page, and its hash afterwards.
+    /// Fetches at most `max_bytes` at a time, or one group.
+    pub async fn for_each_page(
+        &self,
+        max_bytes: u64,
+        mut visit: impl FnMut(Pgno, PageHash) + Send,
+    ) -> Result<(), LogError> {
+        let mut scratch = GroupScratch::new();
+        for piece in self.pieces(0..self.info.groups().len(), max_bytes) {
+            let fetched = self.fetch(piece.clone()).await?;
+            for number in piece {
+                let group = fetched.decode(number, &mut scratch)?;
+                group.entries().for_each(|entry| visit(entry.pgno, entry.hash));
+                scratch.recycle(group);
+            }
+        }
+        Ok(())
     }
 
     /// Where adjacent groups are in their object.

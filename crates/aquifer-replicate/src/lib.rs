@@ -12,11 +12,13 @@ mod replicator;
 pub mod restore;
 pub mod state;
 mod status;
+mod tracker;
 mod watch;
 mod workers;
 
 pub use error::{Error, Result};
 pub use options::{Primary, ReplicaOptions};
-pub use replica::UpkeepOptions;
+pub use replica::{RevisionView, UpkeepOptions};
 pub use replicator::{Replicator, ReplicatorBuilder};
 pub use status::{ReplicaState, ReplicaStatus};
+pub use tracker::Tracker;

@@ -15,8 +15,9 @@ use tracing::Instrument;
 
 use crate::budget::RequestBudget;
 use crate::options::ReplicaOptions;
-use crate::replica::{Command, Replica, Shared};
+use crate::replica::{Command, Replica, RevisionView, Shared};
 use crate::status::{ReplicaState, ReplicaStatus};
+use crate::tracker::Tracker;
 use crate::watch::Watcher;
 use crate::workers::Workers;
 use crate::{Error, Result};
@@ -141,6 +142,17 @@ impl Replicator {
         self.add_with(path, name, self.options.clone())
     }
 
+    /// Adds a database of which somebody else follows what is durable and which pages change, and may
+    /// [`view`](Replicator::view) it.
+    pub fn add_tracked(
+        &self,
+        path: impl AsRef<Path>,
+        name: &DatabaseName,
+        tracker: Arc<Tracker>,
+    ) -> Result<()> {
+        self.start_replica(path.as_ref(), name, self.options.clone(), Some(tracker))
+    }
+
     /// Adds a database with options of its own.
     pub fn add_with(
         &self,
@@ -148,13 +160,24 @@ impl Replicator {
         name: Option<DatabaseName>,
         options: ReplicaOptions,
     ) -> Result<DatabaseName> {
-        let path = path.as_ref().to_owned();
         let name = match name {
             Some(name) => name,
-            None => name_of(&path)?,
+            None => name_of(path.as_ref())?,
         };
+        self.start_replica(path.as_ref(), &name, options, None)?;
+        Ok(name)
+    }
+
+    fn start_replica(
+        &self,
+        path: &Path,
+        name: &DatabaseName,
+        options: ReplicaOptions,
+        tracker: Option<Arc<Tracker>>,
+    ) -> Result<()> {
+        let path = path.to_owned();
         let mut replicas = self.replicas.lock();
-        if let Some(other) = replicas.get(&name) {
+        if let Some(other) = replicas.get(name) {
             let other = other.status.borrow().path.clone();
             return Err(Error::NameTaken { name: name.to_string(), path, other });
         }
@@ -163,11 +186,11 @@ impl Replicator {
         let database = DatabaseStore::new(self.store.clone(), name.clone());
         // Everything that is logged on behalf of a database says so.
         let span = tracing::info_span!("replica", database = %name);
-        let run = Replica::run(database, path, options, self.shared.clone(), inbox, status);
+        let run = Replica::run(database, path, options, tracker, self.shared.clone(), inbox, status);
         let running = Running { commands, status: watched, task: tokio::spawn(run.instrument(span)) };
         replicas.insert(name.clone(), running);
         self.shared.databases.store(replicas.len(), Ordering::Relaxed);
-        Ok(name)
+        Ok(())
     }
 
     /// How each database does, by name.
@@ -190,11 +213,18 @@ impl Replicator {
 
     /// The same for one database.
     pub async fn sync_database(&self, name: &DatabaseName) -> Result<Option<Revision>> {
+        ask(&self.commands(name)?, Command::Sync).await
+    }
+
+    /// The pages of a database as of its latest durable revision, or of the one that is on its way to the store: then
+    /// this waits for it. Many who ask at once share one. Cancel-safe.
+    pub async fn view(&self, name: &DatabaseName) -> Result<Arc<RevisionView>> {
+        ask(&self.commands(name)?, Command::View).await
+    }
+
+    fn commands(&self, name: &DatabaseName) -> Result<mpsc::Sender<Command>> {
         let commands = self.replicas.lock().get(name).map(|r| r.commands.clone());
-        let Some(commands) = commands else {
-            return Err(Error::Stopped(format!("{name} is not replicated")));
-        };
-        ask(&commands, Command::Sync).await
+        commands.ok_or_else(|| Error::Stopped(format!("{name} is not replicated")))
     }
 
     /// Waits until a txid of a database's current generation is durable in the store. Cancel-safe.
@@ -281,10 +311,10 @@ impl Drop for AbortOnDrop {
     }
 }
 
-async fn ask(
+async fn ask<T>(
     commands: &mpsc::Sender<Command>,
-    command: impl FnOnce(oneshot::Sender<Result<Option<Revision>>>) -> Command,
-) -> Result<Option<Revision>> {
+    command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
+) -> Result<T> {
     let (answer, answered) = oneshot::channel();
     let gone = || Error::Stopped("its task has ended".into());
     commands.send(command(answer)).await.map_err(|_| gone())?;

@@ -12,6 +12,7 @@ use aquifer_format::{PageSize, Pgno};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 
+use crate::snapshot::Snapshot;
 use crate::wal::{Salts, WalChecksum};
 use crate::{Error, Result, lent_lock};
 
@@ -46,7 +47,7 @@ impl WalPosition {
 
     /// From the 48 bytes of a `sqlite3_snapshot`, which are a copy of the WAL index's header
     /// (`struct WalIndexHdr` in wal.c; SQLite is compiled into this program, so its layout is known).
-    fn from_index_header(header: &[u8; 48]) -> WalPosition {
+    pub(crate) fn from_index_header(header: &[u8; 48]) -> WalPosition {
         let word =
             |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         WalPosition {
@@ -195,6 +196,10 @@ impl Handle {
         }
     }
 
+    fn failed(&self, code: c_int) -> Error {
+        self.error(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))
+    }
+
     fn execute(&self, sql: &str) -> Result<()> {
         let mut statement = self.connection.prepare_cached(sql).map_err(|e| self.error(e))?;
         let mut rows = statement.query([]).map_err(|e| self.error(e))?;
@@ -260,27 +265,37 @@ impl Handle {
     }
 
     fn snapshot(&self) -> Result<WalPosition> {
-        let mut snapshot: *mut ffi::sqlite3_snapshot = ptr::null_mut();
-        // SAFETY: the connection is open and in a read transaction; on success SQLite sets `snapshot`.
-        let code =
-            unsafe { ffi::sqlite3_snapshot_get(self.connection.handle(), MAIN.as_ptr(), &raw mut snapshot) };
-        match NonNull::new(snapshot) {
-            Some(snapshot) if code == ffi::SQLITE_OK => {
-                // SAFETY: a sqlite3_snapshot is 48 bytes, ours until freed.
-                let position = WalPosition::from_index_header(unsafe { &snapshot.as_ref().hidden });
-                // SAFETY: obtained above, freed once.
-                unsafe { ffi::sqlite3_snapshot_free(snapshot.as_ptr()) };
-                Ok(position)
-            }
+        match Snapshot::of(&self.connection) {
+            Ok(snapshot) => Ok(snapshot.position()),
             // "At least one transaction must have been written to the current WAL file" (sqlite3_snapshot_get).
-            _ if code == ffi::SQLITE_ERROR => {
-                if self.is_wal()? {
-                    Ok(WalPosition::NO_WAL)
-                } else {
-                    Err(Error::NotWal(self.path.clone()))
-                }
+            Err(ffi::SQLITE_ERROR) if self.is_wal()? => Ok(WalPosition::NO_WAL),
+            Err(ffi::SQLITE_ERROR) => Err(Error::NotWal(self.path.clone())),
+            Err(code) => Err(self.failed(code)),
+        }
+    }
+
+    /// Begins a read transaction that sees what the one of `other` sees, and returns its place. `None`, and nothing is
+    /// begun, where `other` holds its image in a way that cannot be shared: without a WAL, or on read lock 0 with a WAL
+    /// that has been written to since.
+    ///
+    /// For a moment this needs the checkpoint lock, shared; `lent`: another handle of this thread has it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while somebody checkpoints.
+    pub(crate) fn begin_read_as(&mut self, other: &Handle, lent: bool) -> Result<Option<WalPosition>> {
+        assert!(!self.reading && other.reading, "one begins, the other has begun");
+        let Ok(snapshot) = Snapshot::of(&other.connection) else { return Ok(None) };
+        self.execute("BEGIN")?;
+        let open = || snapshot.open(&self.connection);
+        match if lent { lent_lock::lend(self.file, open) } else { open() } {
+            Ok(()) => {
+                self.reading = true;
+                Ok(Some(snapshot.position()))
             }
-            _ => Err(self.error(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))),
+            Err(code) => {
+                let _ = self.execute("ROLLBACK");
+                if code == ffi::SQLITE_ERROR_SNAPSHOT { Ok(None) } else { Err(self.failed(code)) }
+            }
         }
     }
 
@@ -368,8 +383,7 @@ impl Handle {
         if code == ffi::SQLITE_OK {
             Ok(Backfill { frames: frames.max(0) as u32, backfilled: backfilled.max(0) as u32 })
         } else {
-            let source = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
-            Err(self.error(source))
+            Err(self.failed(code))
         }
     }
 

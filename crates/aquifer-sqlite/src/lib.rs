@@ -3,7 +3,7 @@
 //! - [`wal`]: the write-ahead log's bytes: header, frames, checksums. Pure, no SQLite needed.
 //! - [`Handle`]: a connection to a database that others own: read transactions whose place in the WAL is known
 //!   exactly ([`WalPosition`]), raw reads of the database file through SQLite's own descriptor, checkpoints.
-//! - [`PinnedDatabase`]: a database whose WAL is kept from being reset under us.
+//! - [`PinnedDatabase`]: a database whose WAL is kept from being reset under us, and [`View`]s of its image.
 //!
 //! # Never a second descriptor
 //! A process that opens and closes the database file or the `-shm` file with a descriptor of its own drops the
@@ -18,7 +18,9 @@ mod handle;
 mod integrity;
 mod lent_lock;
 mod pinned;
+mod snapshot;
 mod takeover;
+mod view;
 pub mod wal;
 
 pub use apply::PageTransaction;
@@ -28,6 +30,7 @@ pub use handle::{Backfill, Handle, WalPosition};
 pub use integrity::integrity_check;
 pub use pinned::{Advance, Continuity, PinnedDatabase};
 pub use takeover::{Takeover, take_over};
+pub use view::View;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

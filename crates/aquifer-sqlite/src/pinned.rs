@@ -26,6 +26,7 @@ use aquifer_format::{PageSize, Pgno};
 use rustc_hash::FxHashMap;
 
 use crate::handle::{Backfill, Handle, WalLock, WalPosition};
+use crate::view::View;
 use crate::wal::{
     FRAME_HEADER_LEN, FrameHeader, FrameReader, HEADER_LEN, Salts, WalError, WalHeader, page_offset,
 };
@@ -400,8 +401,31 @@ impl PinnedDatabase {
 
     fn read_frame(&self, frame: u32, page: &mut [u8]) -> Result<()> {
         let wal = self.wal.as_ref().expect("frames are known only after the WAL was opened");
-        wal.read_exact_at(page, page_offset(self.page_size, frame))
+        read_frame(wal, self.page_size, frame, page)
             .map_err(|source| Error::Io { path: wal_path(&self.path), source })
+    }
+
+    /// The image up to the place that was handed out last, to be read by others meanwhile. `None` where something was
+    /// committed after it and the image is only this pin's: after the next [`look`](PinnedDatabase::look) it is there.
+    pub fn view(&mut self) -> Result<Option<View>> {
+        let mut handle = Handle::open(&self.path)?;
+        let lent = self.handles[0].holds(WalLock::Checkpoint);
+        let mut place = handle.begin_read_as(&self.handles[self.pin], lent)?;
+        if place.is_none() {
+            place = Some(handle.begin_read()?);
+        }
+        // After an open that goes on from a remembered place, the pin may be at a later one.
+        if place != Some(self.at) {
+            return Ok(None);
+        }
+        let wal_path = wal_path(&self.path);
+        let wal = match self.wal.as_ref().filter(|_| !self.index.is_empty()).map(File::try_clone) {
+            Some(Ok(wal)) => Some(wal),
+            Some(Err(source)) => return Err(Error::Io { path: wal_path, source }),
+            None => None,
+        };
+        let index = self.index.clone();
+        Ok(Some(View { handle, wal, wal_path, index, page_size: self.page_size, pages: self.pages()? }))
     }
 
     /// Moves the pin to the place that the advance reached: everything in it is now the caller's.
@@ -498,6 +522,15 @@ impl Advance {
     pub fn wal_bytes(&self) -> u64 {
         self.frames * (FRAME_HEADER_LEN + self.page_size.bytes()) as u64
     }
+}
+
+pub(crate) fn read_frame(
+    wal: &File,
+    page_size: PageSize,
+    frame: u32,
+    page: &mut [u8],
+) -> std::io::Result<()> {
+    wal.read_exact_at(page, page_offset(page_size, frame))
 }
 
 /// The path of a database's WAL.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aquifer_format::Pgno;
-use aquifer_sqlite::{Continuity, Error, Handle, PinnedDatabase};
+use aquifer_sqlite::{Continuity, Error, Handle, PinnedDatabase, View};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -372,4 +372,52 @@ proptest::proptest! {
         replica.catch_up(&mut database);
         proptest::prop_assert_eq!(replica.dump(), dump(&app.connection));
     }
+}
+
+/// Views are what was handed out when they were taken, through everything that the application, capture and checkpoints
+/// do afterwards.
+#[test]
+fn a_view_stays_what_it_was() {
+    let mut taken = 0;
+    for seed in 1..=40u64 {
+        let app = application();
+        let (mut database, _) = PinnedDatabase::open(&app.path, None).unwrap();
+        let mut replica = Replica::of(&database);
+        let mut views: Vec<(View, BTreeMap<u32, Vec<u8>>)> = Vec::new();
+        let mut random = seed;
+        for _ in 0..120 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (what, which) = ((random >> 33) % 12, (random >> 45) % 40);
+            match what {
+                0..=2 => put(&app.connection, which as i64, 1500),
+                3 => drop(app.connection.execute("DELETE FROM t WHERE k < ?", [which as i64]).unwrap()),
+                4 => drop(app.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")),
+                5 => drop(app.connection.execute_batch("VACUUM")),
+                6 | 7 => drop(replica.catch_up(&mut database)),
+                8 => drop(database.checkpoint()),
+                9 => drop(database.let_go().unwrap()),
+                10 if !views.is_empty() => drop(views.remove(which as usize % views.len())),
+                _ if views.len() < 4 => {
+                    let view = database.view().unwrap().or_else(|| {
+                        // Only where something came after the pin; then it is there after a look.
+                        assert!(replica.catch_up(&mut database) > 0 || database.position().frame == 0);
+                        database.view().unwrap()
+                    });
+                    let view = view.expect("nobody has written since the look");
+                    taken += 1;
+                    views.push((view, replica.pages.clone()));
+                }
+                _ => {}
+            }
+            for (view, expected) in &views {
+                assert_eq!(view.pages() as usize, expected.len(), "seed {seed}");
+                let mut page = vec![0; view.page_size().bytes()];
+                for (pgno, content) in expected {
+                    view.read(Pgno::new(*pgno).unwrap(), &mut page).unwrap();
+                    assert!(page == *content, "seed {seed}, page {pgno}");
+                }
+            }
+        }
+    }
+    assert!(taken > 200, "{taken}");
 }

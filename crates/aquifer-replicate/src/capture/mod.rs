@@ -113,6 +113,10 @@ impl Capture {
         self.database.position()
     }
 
+    pub(crate) fn database_mut(&mut self) -> &mut PinnedDatabase {
+        &mut self.database
+    }
+
     /// Takes the database as it is for what was captured last, if it has this many pages and this checksum.
     pub fn adopt_if(&mut self, pages: u32, checksum: DbChecksum) -> Result<bool> {
         if self.database.pages()? != pages {

@@ -23,6 +23,7 @@ mod sleep;
 mod staging;
 mod syncs;
 mod upkeep;
+mod views;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ use crate::capture::{Batch, Body, Capture, NextBatch};
 use crate::options::ReplicaOptions;
 use crate::state::{Head, MapFile, StateDir};
 use crate::status::{ReplicaState, ReplicaStatus};
+use crate::tracker::Tracker;
 use crate::watch::Watcher;
 use crate::workers::Workers;
 use crate::{Error, Result};
@@ -50,8 +52,10 @@ use proof::{End, Moment, Proof};
 use sleep::Fingerprint;
 use syncs::Syncs;
 use upkeep::Upkeep;
+use views::Views;
 
 pub use upkeep::UpkeepOptions;
+pub use views::RevisionView;
 
 /// After the last commit, looks are frequent for this long; then a notification is waited for.
 const ALERT: Duration = Duration::from_millis(50);
@@ -95,7 +99,9 @@ pub(crate) struct Shared {
 pub(crate) enum Command {
     /// Capture all that is committed, and answer when it is durable.
     Sync(oneshot::Sender<Result<Option<Revision>>>),
-    /// The same, and then stop.
+    /// Hand out a view of the latest durable revision.
+    View(oneshot::Sender<Result<Arc<RevisionView>>>),
+    /// The same as [`Command::Sync`], and then stop.
     Stop(oneshot::Sender<Result<Option<Revision>>>),
 }
 
@@ -170,6 +176,8 @@ pub(crate) struct Replica {
     /// Whether a notification of the next write to the WAL is on its way.
     armed: bool,
     syncs: Syncs,
+    views: Views,
+    tracker: Option<Arc<Tracker>>,
     stopping: bool,
 }
 
@@ -179,6 +187,7 @@ impl Replica {
         database: DatabaseStore,
         path: PathBuf,
         options: ReplicaOptions,
+        tracker: Option<Arc<Tracker>>,
         shared: Shared,
         mut commands: mpsc::Receiver<Command>,
         status: watch::Sender<ReplicaStatus>,
@@ -194,6 +203,7 @@ impl Replica {
                 Ok(mut replica) => {
                     rewind = None;
                     replica.starting = starting;
+                    replica.is_tracked_by(tracker.clone());
                     replica.syncs.append(&mut waiting);
                     replica.stopping = stopping.is_some();
                     match replica.run_until_stopped(&mut commands).await {
@@ -243,6 +253,7 @@ impl Replica {
                 () = tokio::time::sleep(retry) => {}
                 command = commands.recv() => match command {
                     Some(Command::Sync(answer)) => waiting.push(answer),
+                    Some(Command::View(asked)) => views::refuse(asked, &error.to_string()),
                     Some(Command::Stop(answer)) => {
                         stopping = Some(Instant::now());
                         retry = RETRY_MIN;
@@ -260,8 +271,14 @@ impl Replica {
         for answer in waiting {
             let _ = answer.send(Err(failure.take().unwrap_or_else(|| Error::Stopped(message.clone()))));
         }
-        while let Some(Command::Sync(answer) | Command::Stop(answer)) = commands.recv().await {
-            let _ = answer.send(Err(failure.take().unwrap_or_else(|| Error::Stopped(message.clone()))));
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::View(asked) => views::refuse(asked, &message),
+                Command::Sync(answer) | Command::Stop(answer) => {
+                    let _ =
+                        answer.send(Err(failure.take().unwrap_or_else(|| Error::Stopped(message.clone()))));
+                }
+            }
         }
     }
 
@@ -279,10 +296,13 @@ impl Replica {
             if self.dirty && self.may_capture(put.is_some()) {
                 self.step().await?;
             }
+            if self.views.are_due() {
+                self.take_view().await?;
+            }
             if put.is_none() && retry.is_none_or(|(at, _)| at <= Instant::now()) {
                 put = self.next_request()?;
             }
-            self.syncs.answer(self.durable());
+            self.tell_durable();
             let is_all_durable = self.queue.is_empty() && matches!(self.proof, Proof::At(_));
             if self.stopping && put.is_none() && is_all_durable && !self.dirty {
                 self.upkeep.finish().await;
@@ -314,9 +334,20 @@ impl Replica {
 
     fn take_command(&mut self, command: Command) {
         self.stopping |= matches!(command, Command::Stop(_));
-        self.dirty = true;
-        let (Command::Sync(answer) | Command::Stop(answer)) = command;
-        self.syncs.ask(answer);
+        match command {
+            Command::View(asked) => self.views.ask(asked),
+            Command::Sync(answer) | Command::Stop(answer) => {
+                self.dirty = true;
+                self.syncs.ask(answer);
+            }
+        }
+    }
+
+    fn is_tracked_by(&mut self, tracker: Option<Arc<Tracker>>) {
+        if let (Some(tracker), Some(map)) = (&tracker, self.map()) {
+            tracker.begin(self.head.generation, self.head.txid, map.pages());
+        }
+        self.tracker = tracker;
     }
 
     fn is_asked(&self) -> bool {
@@ -388,6 +419,7 @@ impl Replica {
             })
             .await;
         let found = !step.batches.is_empty();
+        self.views.were_looked_for();
         for batch in step.batches {
             self.enqueue(batch, &capture);
         }
@@ -443,6 +475,9 @@ impl Replica {
             ..self.head
         };
         self.status.send_modify(|s| s.captured_bytes += batch.wal_bytes);
+        if let Some(tracker) = &self.tracker {
+            tracker.captured(meta.range.last, meta.size_after, batch.changes.iter().map(|change| change.0));
+        }
         self.queue.push_back(Pending {
             info: batch.encoded.info,
             body: batch.encoded.body,

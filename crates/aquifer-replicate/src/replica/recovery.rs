@@ -17,7 +17,6 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aquifer_format::segment::GroupScratch;
 use aquifer_format::{PageHash, Pgno, Revision, Timestamp, Txid, WriterNonce};
 use aquifer_log::store::Patience;
 use aquifer_log::{DatabaseStore, GenerationRecord, Level, Plan, PlanError, Target};
@@ -28,6 +27,7 @@ use tokio::sync::{Notify, watch};
 use super::proof::{self, End, Extension, Moment, Proof};
 use super::syncs::Syncs;
 use super::upkeep::Upkeep;
+use super::views::Views;
 use super::{Pending, Replica, Rewind, Shared, staging};
 use crate::capture::{Body, Capture, Spill};
 use crate::options::{Primary, ReplicaOptions};
@@ -137,6 +137,8 @@ impl Replica {
             resting: false,
             armed: false,
             syncs: Syncs::default(),
+            views: Views::default(),
+            tracker: None,
             stopping: false,
         })
     }
@@ -243,15 +245,7 @@ async fn roll_forward(database: &DatabaseStore, head: &mut Head, map: &mut PageM
             });
         }
         let mut changes: Vec<(Pgno, PageHash)> = Vec::new();
-        let mut scratch = GroupScratch::new();
-        for piece in handle.pieces(0..handle.info().groups().len(), 4 << 20) {
-            let fetched = handle.fetch(piece.clone()).await?;
-            for number in piece {
-                let group = fetched.decode(number, &mut scratch)?;
-                changes.extend(group.entries().map(|entry| (entry.pgno, entry.hash)));
-                scratch.recycle(group);
-            }
-        }
+        handle.for_each_page(4 << 20, |pgno, hash| changes.push((pgno, hash))).await?;
         map.apply(meta.size_after, changes);
         if map.checksum() != meta.checksum_after {
             tracing::warn!("local state is damaged; it is made anew");

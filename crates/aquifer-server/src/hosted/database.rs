@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::HostError;
 use super::files::Files;
+use super::pages::Pages;
 use crate::hrana::{self, Unavailable};
 use crate::sql::Access;
 
@@ -24,13 +25,14 @@ pub struct Hosted {
     name: DatabaseName,
     files: Files,
     replicator: Arc<Replicator>,
+    pages: Arc<Pages>,
     /// Another server has it now.
     lost: AtomicBool,
 }
 
 impl Hosted {
-    pub(super) fn new(name: DatabaseName, files: Files, replicator: Arc<Replicator>) -> Hosted {
-        Hosted { name, files, replicator, lost: AtomicBool::new(false) }
+    pub(super) fn new(name: DatabaseName, files: Files, replicator: Arc<Replicator>, pages: Pages) -> Hosted {
+        Hosted { name, files, replicator, pages: Arc::new(pages), lost: AtomicBool::new(false) }
     }
 
     /// Its name.
@@ -41,6 +43,11 @@ impl Hosted {
     /// Its file.
     pub fn path(&self) -> PathBuf {
         self.files.database()
+    }
+
+    /// Its pages, for clients that pull them.
+    pub fn pages(&self) -> &Arc<Pages> {
+        &self.pages
     }
 
     /// Whether another server has taken it over: no use of it succeeds any more, and it is to be opened anew.

@@ -4,6 +4,7 @@
 //! <data-dir>/.lock                         held while a server uses the directory
 //! <data-dir>/<database>/db.sqlite          the database, with SQLite's -wal and -shm
 //! <data-dir>/<database>/.db.sqlite-aquifer what was shipped of it
+//! <data-dir>/<database>/older/             older revisions, while clients ask for them
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -52,6 +53,11 @@ impl Files {
     /// The database file.
     pub(super) fn database(&self) -> PathBuf {
         self.dir.join("db.sqlite")
+    }
+
+    /// Where older revisions are restored to.
+    pub(super) fn older(&self) -> PathBuf {
+        self.dir.join("older")
     }
 
     /// Whether there is a database file. Makes its directory, in any case.

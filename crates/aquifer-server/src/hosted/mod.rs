@@ -11,6 +11,8 @@
 mod database;
 mod error;
 mod files;
+mod older;
+mod pages;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,14 +20,16 @@ use std::sync::Arc;
 
 use aquifer_log::{DatabaseName, DatabaseStore, Store};
 use aquifer_replicate::restore::{RestoreError, Restorer};
-use aquifer_replicate::{Error as ReplicaError, Primary, ReplicaOptions, ReplicaStatus, Replicator};
+use aquifer_replicate::{Error as ReplicaError, Primary, ReplicaOptions, ReplicaStatus, Replicator, Tracker};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use files::{DataDir, Files};
+use older::Older;
 
 pub use database::Hosted;
 pub use error::HostError;
+pub use pages::{Pages, PinnedPages};
 
 /// How often a file is restored that other servers outdate, before the database is left to them.
 const ATTEMPTS: usize = 3;
@@ -123,9 +127,20 @@ impl Hosts {
             self.fetch(name, &files, create).await?;
             // Of an earlier attempt whose caller went away.
             let _ = self.replicator.remove(name).await;
-            self.replicator.add(files.database(), Some(name.clone()))?;
+            let tracker = Tracker::new();
+            self.replicator.add_tracked(files.database(), name, Arc::clone(&tracker))?;
             match self.replicator.sync_database(name).await {
-                Ok(_) => return Ok(Arc::new(Hosted::new(name.clone(), files, Arc::clone(&self.replicator)))),
+                Ok(_) => {
+                    let (database, older) =
+                        (DatabaseStore::new(self.store.clone(), name.clone()), Older::new(files.older()));
+                    let pages = Pages::new(database, Arc::clone(&self.replicator), tracker, older);
+                    return Ok(Arc::new(Hosted::new(
+                        name.clone(),
+                        files,
+                        Arc::clone(&self.replicator),
+                        pages,
+                    )));
+                }
                 Err(e @ (ReplicaError::Outdated { .. } | ReplicaError::Fenced { .. })) => {
                     tracing::info!(database = %name, reason = %e, "the local file is outdated; restoring it");
                     let _ = self.replicator.remove(name).await;

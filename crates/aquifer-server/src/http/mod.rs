@@ -11,6 +11,7 @@ mod listening;
 mod metrics;
 mod observe;
 mod peer;
+mod pull;
 mod request_id;
 mod stalling;
 mod target;
@@ -34,6 +35,7 @@ use aquifer_replicate::metrics::Exposition;
 use crate::auth::{self, Authority, Grant};
 use crate::hosted::{Hosted, Hosts};
 use crate::hrana::{self, Hrana, Settings};
+use crate::turso::pull::Pull;
 
 use answer::Refusal;
 use health::Health;
@@ -170,12 +172,24 @@ impl Service {
             seen.is(route.name(), Some(&name));
         }
         let access = self.grant(&head)?.access(name.as_str())?;
-        let place = if route.is_work() { Some(self.gate.enter(&name).await?) } else { None };
+        let mut place = if route.is_work() { Some(self.gate.enter(&name).await?) } else { None };
         let response = match route {
             Route::Version => StatusCode::OK.into_response(),
             Route::Pipeline => {
                 let (hrana, body) = (self.hrana(&name).await?, self.body(body).await?);
                 hrana::pipeline(&hrana, access, &body).await
+            }
+            Route::Pull => {
+                let pull = Pull::parse(self.body(body).await?)?;
+                let hosted = self.hosts.open(&name).await?;
+                pull.wait(hosted.pages().as_ref(), pull::LONGEST_POLL).await;
+                place = Some(self.gate.enter(&name).await?);
+                let answer = pull.answer(Arc::clone(hosted.pages())).await;
+                if answer.is_err() {
+                    // Another server may have it now: the next request finds out who.
+                    let _ = hosted.durable().await;
+                }
+                pull::response(answer?)
             }
             Route::Cursor => {
                 let (hrana, body) = (self.hrana(&name).await?, self.body(body).await?);

@@ -24,6 +24,8 @@ pub(super) enum Route {
     Version,
     Pipeline,
     Cursor,
+    /// Turso's pages.
+    Pull,
 }
 
 impl Route {
@@ -33,13 +35,15 @@ impl Route {
             Route::Version => "version",
             Route::Pipeline => "pipeline",
             Route::Cursor => "cursor",
+            Route::Pull => "pull",
         }
     }
 
     /// Whether its requests are work while they last, and not only wait for something new.
     pub(super) fn is_work(self) -> bool {
         match self {
-            Route::Version => false,
+            // A pull may wait for long before it has something to do.
+            Route::Version | Route::Pull => false,
             Route::Pipeline | Route::Cursor => true,
         }
     }
@@ -63,6 +67,7 @@ impl Target {
             (&Method::GET, "v2" | "v3") => Route::Version,
             (&Method::POST, "v2/pipeline" | "v3/pipeline") => Route::Pipeline,
             (&Method::POST, "v3/cursor") => Route::Cursor,
+            (&Method::POST, "pull-updates") => Route::Pull,
             _ => return Err(Refusal::not_found(format!("there is no {method} /{path}"))),
         };
         // A name that is not UTF-8 when decoded is taken as it stands.
@@ -86,6 +91,7 @@ mod tests {
         let post = |path| of(&Method::POST, path);
         assert_eq!(post("/v2/pipeline"), Some(("main".into(), Route::Pipeline)));
         assert_eq!(post("/db/shop/v3/pipeline"), Some(("shop".into(), Route::Pipeline)));
+        assert_eq!(post("/db/shop/pull-updates"), Some(("shop".into(), Route::Pull)));
         assert_eq!(post("/db/team%2Fshop/v3/cursor"), Some(("team/shop".into(), Route::Cursor)));
         assert_eq!(post("//v2/pipeline"), Some(("main".into(), Route::Pipeline)));
         assert_eq!(of(&Method::GET, "/db/shop/v2"), Some(("shop".into(), Route::Version)));

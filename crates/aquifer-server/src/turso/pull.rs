@@ -85,6 +85,15 @@ enum Client {
     Foreign,
 }
 
+impl Client {
+    fn revision(&self) -> Option<Revision> {
+        match self {
+            Client::At(revision) => Some(*revision),
+            Client::Nothing | Client::Foreign => None,
+        }
+    }
+}
+
 impl Pull {
     /// Reads the body of a request.
     ///
@@ -119,28 +128,32 @@ impl Pull {
         })
     }
 
-    /// Waits for something newer if the client wants that, at most `max_wait`, and begins the answer.
-    ///
-    /// A waiting request costs no thread. Cancel-safe: nothing is changed, and what is pinned is let go.
-    ///
-    /// # Errors
-    /// See [`PullError`].
-    pub async fn answer<H: PageHost>(
-        self,
-        host: Arc<H>,
-        max_wait: Duration,
-    ) -> Result<Answer<H::Source>, PullError> {
+    /// Waits for something newer if the client wants that, at most `max_wait`. A waiting request costs no thread.
+    /// Cancel-safe.
+    pub async fn wait<H: PageHost>(&self, host: &H, max_wait: Duration) {
         if let (Client::At(client), None, false) = (&self.client, self.wanted, self.wait.is_zero()) {
             let mut revisions = host.revisions();
             // Out of time, or the database is being closed: the answer says that there is nothing new.
-            let _ = timeout(self.wait.min(max_wait), revisions.wait_for(|latest| latest != client)).await;
+            let _ = timeout(
+                self.wait.min(max_wait),
+                revisions.wait_for(|latest| latest.is_some_and(|latest| latest != *client)),
+            )
+            .await;
         }
+    }
+
+    /// Begins the answer. Cancel-safe: nothing is changed, and what is pinned is let go.
+    ///
+    /// # Errors
+    /// See [`PullError`].
+    pub async fn answer<H: PageHost>(self, host: Arc<H>) -> Result<Answer<H::Source>, PullError> {
         spawn_blocking(move || self.begin(&*host)).await.map_err(|error| PullError::Source(error.into()))?
     }
 
     /// The header and the first pages. Blocks.
     fn begin<H: PageHost>(self, host: &H) -> Result<Answer<H::Source>, PullError> {
-        let Some(mut source) = host.pin(self.wanted).map_err(PullError::Source)? else {
+        let Some(mut source) = host.pin(self.wanted, self.client.revision()).map_err(PullError::Source)?
+        else {
             return Err(match self.wanted {
                 Some(revision) => PullError::Gone(WireRevision(revision)),
                 None => PullError::Source("the database has no revision".into()),

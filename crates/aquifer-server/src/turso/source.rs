@@ -15,14 +15,18 @@ pub trait PageHost: Send + Sync + 'static {
     type Source: PageSource;
 
     /// Holds on to a revision, the latest durable one if none is named. `None` if that revision is not of this
-    /// database or is not kept any more.
+    /// database or is not kept any more. If it is what the client has, none of its pages are read.
     ///
-    /// May block: it is called on a thread for that. Called for answers without pages as well, so it should do as
-    /// little as possible before the first [`PageSource::read`].
-    fn pin(&self, at: Option<Revision>) -> Result<Option<Self::Source>, SourceError>;
+    /// May block: it is called on a thread for that.
+    fn pin(
+        &self,
+        at: Option<Revision>,
+        client: Option<Revision>,
+    ) -> Result<Option<Self::Source>, SourceError>;
 
-    /// The latest durable revision, and news of it. What it says is never ahead of what [`PageHost::pin`] finds.
-    fn revisions(&self) -> watch::Receiver<Revision>;
+    /// The latest durable revision, and news of it. What it says is never ahead of what [`PageHost::pin`] finds. `None`
+    /// while it is not known.
+    fn revisions(&self) -> watch::Receiver<Option<Revision>>;
 }
 
 /// One revision of a database, unchanged while this value lives, whatever is written meanwhile.

@@ -28,7 +28,7 @@ type ClientImage = Vec<Option<u64>>;
 
 struct Memory {
     history: Mutex<History>,
-    latest: watch::Sender<Revision>,
+    latest: watch::Sender<Option<Revision>>,
     page_size: PageSize,
     /// Pages read, by all sources.
     read: Arc<AtomicUsize>,
@@ -61,7 +61,7 @@ impl Memory {
         let generation = GenerationId::new(Timestamp::from_millis(1));
         Memory {
             history: Mutex::new(History { generation, images: vec![Arc::default()] }),
-            latest: watch::Sender::new(Revision { generation, txid: Txid::ZERO }),
+            latest: watch::Sender::new(Some(Revision { generation, txid: Txid::ZERO })),
             page_size: PageSize::DEFAULT,
             read: Arc::default(),
             searches: Arc::default(),
@@ -89,7 +89,7 @@ impl Memory {
             }
         }
         history.images.push(Arc::new(image));
-        self.latest.send_replace(Revision { generation: history.generation, txid: Txid::new(txid) });
+        self.latest.send_replace(Some(Revision { generation: history.generation, txid: Txid::new(txid) }));
     }
 
     /// The same content goes on as another history.
@@ -97,7 +97,7 @@ impl Memory {
         let mut history = self.history.lock();
         let generation = GenerationId::new(Timestamp::from_millis(2));
         *history = History { generation, images: vec![Arc::clone(history.images.last().unwrap())] };
-        self.latest.send_replace(Revision { generation, txid: Txid::ZERO });
+        self.latest.send_replace(Some(Revision { generation, txid: Txid::ZERO }));
     }
 
     async fn has_waiters(&self, count: usize) {
@@ -109,7 +109,7 @@ impl Memory {
     }
 
     fn latest(&self) -> Revision {
-        *self.latest.borrow()
+        self.latest.borrow().unwrap()
     }
 
     fn image(&self, revision: Revision) -> Arc<Image> {
@@ -122,7 +122,7 @@ impl Memory {
 impl PageHost for Memory {
     type Source = Pinned;
 
-    fn pin(&self, at: Option<Revision>) -> Result<Option<Pinned>, SourceError> {
+    fn pin(&self, at: Option<Revision>, _: Option<Revision>) -> Result<Option<Pinned>, SourceError> {
         let history = self.history.lock().clone();
         let at = at.unwrap_or_else(|| self.latest());
         let known = at.generation == history.generation && (at.txid.get() as usize) < history.images.len();
@@ -137,7 +137,7 @@ impl PageHost for Memory {
         }))
     }
 
-    fn revisions(&self) -> watch::Receiver<Revision> {
+    fn revisions(&self) -> watch::Receiver<Option<Revision>> {
         self.latest.subscribe()
     }
 }
@@ -193,7 +193,8 @@ struct Received {
 
 async fn pull(memory: &Arc<Memory>, request: &PullRequest) -> Result<Received, PullError> {
     let pull = Pull::parse(request.encode_to_vec().into())?;
-    receive(pull.answer(Arc::clone(memory), Duration::from_mins(1)).await?).await
+    pull.wait(&**memory, Duration::from_mins(1)).await;
+    receive(pull.answer(Arc::clone(memory)).await?).await
 }
 
 async fn receive(answer: super::pull::Answer<Pinned>) -> Result<Received, PullError> {
@@ -419,7 +420,7 @@ async fn a_page_that_cannot_be_read_cuts_the_answer_off() {
     memory.broken = Pgno::new(250);
     let memory = Arc::new(memory);
     let pull = Pull::parse(Bytes::new()).unwrap();
-    let answer = pull.answer(Arc::clone(&memory), Duration::ZERO).await.unwrap();
+    let answer = pull.answer(Arc::clone(&memory)).await.unwrap();
     let parts: Vec<_> = answer.into_stream().collect().await;
     let (last, before) = parts.split_last().unwrap();
     assert!(matches!(last, Err(PullError::Source(_))));
@@ -429,8 +430,7 @@ async fn a_page_that_cannot_be_read_cuts_the_answer_off() {
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_no_more_than_two_parts() {
     let memory = Arc::new(Memory::of_pages(10_000));
-    let answer =
-        Pull::parse(Bytes::new()).unwrap().answer(Arc::clone(&memory), Duration::ZERO).await.unwrap();
+    let answer = Pull::parse(Bytes::new()).unwrap().answer(Arc::clone(&memory)).await.unwrap();
     let mut stream = pin!(answer.into_stream());
     for _ in 0..3 {
         stream.next().await.unwrap().unwrap();
@@ -465,9 +465,10 @@ async fn a_long_poll_ends_without_pages_when_its_time_is_over() {
     assert!(began.elapsed() >= Duration::from_millis(20));
     // The server's own bound counts, too.
     waiting.long_poll_timeout_ms = u32::MAX;
-    let answer =
-        Pull::parse(waiting.encode_to_vec().into()).unwrap().answer(memory, Duration::from_millis(1));
-    let answer = tokio::time::timeout(Duration::from_secs(30), answer).await.unwrap().unwrap();
+    let pull = Pull::parse(waiting.encode_to_vec().into()).unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(30), pull.wait(&*memory, Duration::from_millis(1)));
+    waited.await.unwrap();
+    let answer = pull.answer(memory).await.unwrap();
     assert!(receive(answer).await.unwrap().ids().is_empty());
 }
 

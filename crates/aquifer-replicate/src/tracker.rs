@@ -1,0 +1,180 @@
+//! What somebody who serves a database's pages needs to know of its replica: what is durable, and which pages changed
+//! when.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use aquifer_format::{GenerationId, Pgno, Revision, Txid};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// Batches whose sizes are remembered: more than are ever captured and not durable.
+const SIZES: usize = 64;
+
+/// Follows one database's replica. Cheap to share.
+#[derive(Debug)]
+pub struct Tracker {
+    durable: watch::Sender<Option<Revision>>,
+    changes: Mutex<Changes>,
+}
+
+/// Which pages changed when, as far back as is known.
+///
+/// # The invariant
+/// A page that a batch after `since` changed is in `last` with that txid or a later one. It may be there with a later one
+/// than its last change: a reader gets a page too many then, never one too few.
+#[derive(Debug, Default)]
+struct Changes {
+    generation: Option<GenerationId>,
+    since: Txid,
+    /// By page, from page 1 on: the txid that changed it last; 0: none after `since`.
+    last: Vec<u64>,
+    /// The size of the database after the latest batches, in pages; ascending, the latest last.
+    sizes: VecDeque<(Txid, u32)>,
+}
+
+impl Default for Tracker {
+    fn default() -> Tracker {
+        Tracker { durable: watch::Sender::new(None), changes: Mutex::default() }
+    }
+}
+
+impl Tracker {
+    /// One that follows nothing yet.
+    pub fn new() -> Arc<Tracker> {
+        Arc::default()
+    }
+
+    /// The latest durable revision, and news of it.
+    pub fn durable(&self) -> watch::Receiver<Option<Revision>> {
+        self.durable.subscribe()
+    }
+
+    /// The size of the database at a revision, in pages; `None` if it is not one of the latest.
+    pub fn pages_at(&self, revision: Revision) -> Option<u32> {
+        let changes = self.changes.lock();
+        let of = |&(txid, pages): &(Txid, u32)| (txid == revision.txid).then_some(pages);
+        let is_ours = changes.generation == Some(revision.generation);
+        changes.sizes.iter().rev().find_map(of).filter(|_| is_ours)
+    }
+
+    /// The txid after which all changes of the generation are known; `None` if it is not the one that is followed.
+    pub fn known_since(&self, generation: GenerationId) -> Option<Txid> {
+        let changes = self.changes.lock();
+        (changes.generation == Some(generation)).then_some(changes.since)
+    }
+
+    /// Up to `count` pages, `from` or later ones, that batches after a txid changed; ascending. `None` if changes are not
+    /// known that far back ([`known_since`](Tracker::known_since)).
+    pub fn changed_since(
+        &self,
+        generation: GenerationId,
+        txid: Txid,
+        from: Pgno,
+        count: usize,
+    ) -> Option<Vec<Pgno>> {
+        let changes = self.changes.lock();
+        if changes.generation != Some(generation) || txid < changes.since {
+            return None;
+        }
+        let rest = changes.last.iter().enumerate().skip(from.index());
+        let changed = rest.filter(|(_, last)| **last > txid.get());
+        Some(changed.map(|(index, _)| Pgno::from_index(index as u32)).take(count).collect())
+    }
+
+    /// Whether a page may have changed after a txid.
+    pub fn may_have_changed(&self, generation: GenerationId, txid: Txid, pgno: Pgno) -> bool {
+        let changes = self.changes.lock();
+        let is_known = changes.generation == Some(generation) && txid >= changes.since;
+        !is_known || changes.last.get(pgno.index()).is_some_and(|last| *last > txid.get())
+    }
+
+    /// Adds what batches after `since` changed, up to where changes were known. What is given is all of it; `None` for
+    /// `since` means that it is not known from where on.
+    pub fn learn(
+        &self,
+        generation: GenerationId,
+        since: Txid,
+        changed: impl IntoIterator<Item = (Pgno, Txid)>,
+    ) {
+        let mut changes = self.changes.lock();
+        if changes.generation != Some(generation) || since >= changes.since {
+            return;
+        }
+        for (pgno, txid) in changed {
+            changes.note(pgno, txid);
+        }
+        changes.since = since;
+    }
+
+    /// A run begins, with this as the last batch.
+    pub(crate) fn begin(&self, generation: GenerationId, txid: Txid, pages: u32) {
+        *self.changes.lock() = Changes {
+            generation: Some(generation),
+            since: txid,
+            last: Vec::new(),
+            sizes: VecDeque::from([(txid, pages)]),
+        };
+    }
+
+    /// A batch is captured.
+    pub(crate) fn captured(&self, txid: Txid, pages: u32, changed: impl IntoIterator<Item = Pgno>) {
+        let mut changes = self.changes.lock();
+        for pgno in changed {
+            changes.note(pgno, txid);
+        }
+        changes.sizes.push_back((txid, pages));
+        if changes.sizes.len() > SIZES {
+            changes.sizes.pop_front();
+        }
+    }
+
+    pub(crate) fn is_durable(&self, revision: Option<Revision>) {
+        self.durable.send_if_modified(|durable| std::mem::replace(durable, revision) != revision);
+    }
+}
+
+impl Changes {
+    fn note(&mut self, pgno: Pgno, txid: Txid) {
+        if self.last.len() <= pgno.index() {
+            self.last.resize(pgno.index() + 1, 0);
+        }
+        let last = &mut self.last[pgno.index()];
+        *last = (*last).max(txid.get());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquifer_format::Timestamp;
+
+    use super::*;
+
+    fn pages(numbers: &[u32]) -> Vec<Pgno> {
+        numbers.iter().map(|n| Pgno::new(*n).unwrap()).collect()
+    }
+
+    #[test]
+    fn changes_are_told_from_where_they_are_known_on() {
+        let generation = GenerationId::new(Timestamp::from_millis(1));
+        let tracker = Tracker::new();
+        let since = |txid| tracker.changed_since(generation, Txid::new(txid), Pgno::ONE, 100);
+        assert_eq!(since(0), None, "nothing is followed");
+        tracker.begin(generation, Txid::new(10), 5);
+        assert_eq!((since(9), since(10)), (None, Some(Vec::new())));
+        tracker.captured(Txid::new(11), 6, pages(&[1, 6]));
+        tracker.captured(Txid::new(12), 6, pages(&[1, 3]));
+        assert_eq!(since(10), Some(pages(&[1, 3, 6])));
+        assert_eq!(since(11), Some(pages(&[1, 3])));
+        let later = tracker.changed_since(generation, Txid::new(10), Pgno::new(2).unwrap(), 1);
+        assert_eq!(later, Some(pages(&[3])));
+        tracker.learn(generation, Txid::new(7), [(Pgno::new(4).unwrap(), Txid::new(10))]);
+        assert_eq!((since(7), since(6)), (Some(pages(&[1, 3, 4, 6])), None));
+        assert_eq!(since(10), Some(pages(&[1, 3, 6])), "what is learnt later changes nothing");
+        assert!(!tracker.may_have_changed(generation, Txid::new(10), Pgno::new(4).unwrap()));
+        assert!(tracker.may_have_changed(generation, Txid::new(9), Pgno::new(4).unwrap()));
+        assert!(tracker.may_have_changed(generation, Txid::new(6), Pgno::new(2).unwrap()), "not known");
+        let at = |txid| tracker.pages_at(Revision { generation, txid: Txid::new(txid) });
+        assert_eq!((at(9), at(10), at(12)), (None, Some(5), Some(6)));
+    }
+}

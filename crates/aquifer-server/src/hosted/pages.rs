@@ -1,0 +1,206 @@
+//! A hosted database's pages, as of its durable revisions.
+//!
+//! The latest revision is read from the local file, through a view that holds it while writes go on
+//! ([`RevisionView`]). Of an older one, pages that have not changed since are read there too, and the others from a
+//! file restored from the log ([`older`](super::older)). What changed between two revisions is known for as long as
+//! the database has been open here ([`Tracker`]); what changed before is read from the log once, when a client needs it.
+
+use std::sync::{Arc, Weak};
+
+use aquifer_format::{PageSize, Pgno, Revision, Txid};
+use aquifer_log::{DatabaseStore, Plan, Target};
+use aquifer_replicate::{Replicator, RevisionView, Tracker};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::older::{Older, OlderRevision};
+use crate::turso::source::{PageHost, PageSource, SourceError};
+
+/// Pages told at a time, of those that changed.
+const CHANGED: usize = 1024;
+/// Bytes of segments fetched at a time.
+const PIECE: u64 = 4 << 20;
+
+/// The pages of one database.
+#[derive(Debug)]
+pub struct Pages {
+    database: DatabaseStore,
+    replicator: Arc<Replicator>,
+    tracker: Arc<Tracker>,
+    /// Shared by all who read the same revision at the same time, and let go with the last of them.
+    view: Mutex<Weak<RevisionView>>,
+    older: Older,
+    /// Held by who reads from the log what changed before the database was opened here.
+    learning: Mutex<()>,
+}
+
+impl Pages {
+    pub(super) fn new(
+        database: DatabaseStore,
+        replicator: Arc<Replicator>,
+        tracker: Arc<Tracker>,
+        older: Older,
+    ) -> Pages {
+        Pages { database, replicator, tracker, view: Mutex::default(), older, learning: Mutex::default() }
+    }
+
+    fn durable(&self) -> Option<Revision> {
+        *self.tracker.durable().borrow()
+    }
+
+    /// A view of the latest durable revision, or of a later one.
+    fn latest(&self) -> Result<Arc<RevisionView>, SourceError> {
+        let shared = self.view.lock().upgrade();
+        if let Some(view) = shared.filter(|view| Some(view.revision()) == self.durable()) {
+            return Ok(view);
+        }
+        let view = Handle::current().block_on(self.replicator.view(self.database.name()))?;
+        *self.view.lock() = Arc::downgrade(&view);
+        Ok(view)
+    }
+
+    /// Makes known what changed after a revision of the generation that is served. Where the log does not tell, or would
+    /// take longer to tell than to send all pages, it stays unknown, and all pages count as changed.
+    fn learn(&self, since: Revision, view: &RevisionView) {
+        let _one_at_a_time = self.learning.lock();
+        let Some(known) = self.tracker.known_since(since.generation).filter(|known| *known > since.txid)
+        else {
+            return;
+        };
+        let size = u64::from(view.pages()) * u64::from(view.page_size().get());
+        let read = Handle::current().block_on(async {
+            let Some(plan) = Plan::since(&self.database, since, Target::Txid(known)).await? else {
+                return Ok(Some(Vec::new()));
+            };
+            if plan.stored_bytes() > size / 2 {
+                return Ok(None);
+            }
+            let mut changed = Vec::new();
+            for step in &plan.steps {
+                let last = step.handle.info().meta().range.last;
+                step.handle.for_each_page(PIECE, |pgno, _| changed.push((pgno, last))).await?;
+            }
+            Ok::<_, aquifer_log::PlanError>(Some(changed))
+        });
+        match read {
+            Ok(Some(changed)) => self.tracker.learn(since.generation, since.txid, changed),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%since, %error, "what changed since is not known: a client gets all pages");
+            }
+        }
+    }
+}
+
+impl PageHost for Pages {
+    type Source = PinnedPages;
+
+    fn pin(
+        &self,
+        at: Option<Revision>,
+        client: Option<Revision>,
+    ) -> Result<Option<PinnedPages>, SourceError> {
+        let Some(durable) = self.durable() else { return Err("nothing is known to be durable yet".into()) };
+        if at.is_none_or(|at| at == durable)
+            && client == Some(durable)
+            && let Some(pages) = self.tracker.pages_at(durable)
+        {
+            let of = Of::Nothing { pages };
+            return Ok(Some(PinnedPages { revision: durable, tracker: Arc::clone(&self.tracker), of }));
+        }
+        let view = self.latest()?;
+        let revision = at.unwrap_or(view.revision());
+        if let Some(since) = client.filter(|client| client.generation == view.revision().generation) {
+            self.learn(since, &view);
+        }
+        let of = if revision == view.revision() {
+            Of::Latest(view)
+        } else {
+            let Some(older) = self.older.revision(&self.database, revision)? else { return Ok(None) };
+            if revision.generation == view.revision().generation {
+                self.learn(revision, &view);
+            }
+            Of::Older { older, view }
+        };
+        Ok(Some(PinnedPages { revision, tracker: Arc::clone(&self.tracker), of }))
+    }
+
+    fn revisions(&self) -> watch::Receiver<Option<Revision>> {
+        self.tracker.durable()
+    }
+}
+
+/// One revision of a hosted database.
+#[derive(Debug)]
+pub struct PinnedPages {
+    revision: Revision,
+    tracker: Arc<Tracker>,
+    of: Of,
+}
+
+#[derive(Debug)]
+enum Of {
+    /// Of what the client has.
+    Nothing {
+        pages: u32,
+    },
+    Latest(Arc<RevisionView>),
+    Older {
+        older: Arc<OlderRevision>,
+        view: Arc<RevisionView>,
+    },
+}
+
+impl PageSource for PinnedPages {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn page_size(&self) -> PageSize {
+        match &self.of {
+            // Who has a revision of it has got it with pages of this size.
+            Of::Nothing { .. } => PageSize::DEFAULT,
+            Of::Latest(view) => view.page_size(),
+            Of::Older { older, .. } => older.page_size(),
+        }
+    }
+
+    fn pages(&self) -> u32 {
+        match &self.of {
+            Of::Nothing { pages } => *pages,
+            Of::Latest(view) => view.pages(),
+            Of::Older { older, .. } => older.pages(),
+        }
+    }
+
+    fn changed_since(&self, since: Txid, from: Pgno) -> impl Iterator<Item = Pgno> {
+        let mut next = Some(from);
+        let pages = self.pages();
+        std::iter::from_fn(move || {
+            let first = next.filter(|first| first.get() <= pages)?;
+            let told = self.tracker.changed_since(self.revision.generation, since, first, CHANGED);
+            // Unknown: any page may have changed.
+            let told = told.unwrap_or_else(|| {
+                let last = pages.min(first.get().saturating_add(CHANGED as u32 - 1));
+                (first.get()..=last).filter_map(Pgno::new).collect()
+            });
+            next = told.last().map(|last| last.next());
+            Some(told)
+        })
+        .flatten()
+    }
+
+    fn read(&mut self, pgno: Pgno, page: &mut [u8]) -> Result<(), SourceError> {
+        match &self.of {
+            Of::Nothing { .. } => Err("the client has all pages".into()),
+            Of::Latest(view) => Ok(view.read(pgno, page)?),
+            Of::Older { older, view } => {
+                let at = self.revision;
+                let is_same = view.revision().generation == at.generation
+                    && !self.tracker.may_have_changed(at.generation, at.txid, pgno);
+                if is_same { Ok(view.read(pgno, page)?) } else { older.read(pgno, page) }
+            }
+        }
+    }
+}
