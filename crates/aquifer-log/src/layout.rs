@@ -8,8 +8,10 @@
 //! <database>/<generation>/snapshot/<txid>.seg             an image of every page
 //! <database>/<generation>/retired.json                    what retention will delete, and since when it knows
 //! <database>/first.json                                   the generation that it begins with, created only if absent
+//! <database>/control.json                                 what an administrator has said of it
 //! <database>/owner.json                                   advisory
 //! servers/<server>.json                                   advisory
+//! .aquifer/deleted/<database>                             that it was deleted, and may still be there
 //! ```
 //!
 //! Txids are 16 hexadecimal digits, so that names sort as numbers. Parsing is strict: what is not exactly as
@@ -31,6 +33,7 @@ const GENERATION_RECORD: &str = "generation.json";
 const RETIRED_RECORD: &str = "retired.json";
 const FIRST_RECORD: &str = "first.json";
 const OWNER_RECORD: &str = "owner.json";
+const CONTROL_RECORD: &str = "control.json";
 
 /// Where the servers of a store announce themselves. No database has this name.
 pub(crate) const SERVERS: &str = "servers";
@@ -197,6 +200,11 @@ impl Layout {
         self.database.key(OWNER_RECORD)
     }
 
+    /// What an administrator has said of the database.
+    pub fn control(&self) -> Key {
+        self.database.key(CONTROL_RECORD)
+    }
+
     /// Everything of a generation.
     pub fn generation(&self, generation: GenerationId) -> Prefix {
         self.database.dir(&generation.to_string())
@@ -291,6 +299,7 @@ mod tests {
         let nonce = WriterNonce::from_bytes([0xab; 16]);
         assert_eq!(layout.first().as_str(), "app.db/first.json");
         assert_eq!(layout.owner().as_str(), "app.db/owner.json");
+        assert_eq!(layout.control().as_str(), "app.db/control.json");
         assert_eq!(under(layout.generation_record(generation)), "generation.json");
         assert_eq!(under(layout.retired_record(generation)), "retired.json");
         let retired = layout.retired_record(generation);

@@ -12,6 +12,7 @@
 
 mod begin;
 mod compact;
+mod control;
 mod database;
 mod error;
 mod generation;
@@ -22,6 +23,7 @@ mod owner;
 mod plan;
 mod remove;
 mod retain;
+mod seal;
 mod segment_io;
 mod segment_write;
 mod snapshot;
@@ -30,6 +32,7 @@ mod verify;
 mod whole;
 
 pub use compact::{Compactor, Levels};
+pub use control::{ControlRecord, Deletion, deleted_databases, purge_deleted};
 pub use database::{DatabaseStore, Generation, ListedSegment, Shipped};
 pub use error::LogError;
 pub use generation::GenerationRecord;
@@ -40,6 +43,7 @@ pub use owner::{OwnerRecord, ServerRecord};
 pub use plan::{Plan, PlanError, Step, Target};
 pub use remove::{RemoveError, remove_database, remove_generation};
 pub use retain::{Retained, Retention, retain};
+pub use seal::{branch, fork, seal};
 pub use segment_io::{FetchedGroups, SegmentHandle};
 pub use segment_write::Written;
 pub use snapshot::{Snapshotted, snapshot, snapshot_of};

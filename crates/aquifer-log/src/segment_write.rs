@@ -102,7 +102,7 @@ pub(crate) async fn write_merged_in_pieces(
     Ok(Written { segment, info: None })
 }
 
-/// Encodes pages. Those of a snapshot are proven on the way: each against its hash, all against the checksum.
+/// Encodes pages. Those of a whole database are proven on the way: each against its hash, all against the checksum.
 struct SegmentSink {
     encoder: SegmentEncoder,
     /// Bytes taken out of the encoder.
@@ -112,7 +112,9 @@ struct SegmentSink {
 
 impl SegmentSink {
     fn new(level: Level, meta: &SegmentMeta) -> SegmentSink {
-        let whole = (level == Level::Snapshot).then(|| WholeCheck::new(meta));
+        // At level 0 it is the first batch of a copy.
+        let is_whole = matches!(level, Level::Snapshot | Level::Shipped);
+        let whole = is_whole.then(|| WholeCheck::new(meta));
         SegmentSink {
             encoder: SegmentEncoder::new(meta.page_size, CompressionLevel::KEEP),
             drained: 0,

@@ -6,7 +6,8 @@ use aquifer_log::StoreUrl;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    compact, completions, config, copy, doctor, info, ls, replicate, restore, rm, serve, snapshot, verify,
+    compact, completions, config, copy, doctor, import, info, ls, replicate, restore, rm, serve, snapshot,
+    verify,
 };
 use crate::config::{Origin, ReplicateSettings, Setting};
 use crate::exit::Exit;
@@ -56,7 +57,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     Replicate(Box<replicate::Replicate>),
     Restore(restore::Restore),
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
+    Import(import::Import),
     Ls(ls::Ls),
     Info(info::Info),
     Verify(verify::Verify),

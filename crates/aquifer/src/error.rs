@@ -9,6 +9,8 @@ use aquifer_format::GenerationId;
 use aquifer_log::{DatabaseName, LogError, PlanError, RemoveError, StoreError};
 use aquifer_replicate::follow::FollowError;
 use aquifer_replicate::restore::RestoreError;
+use aquifer_server::hosted::HostError;
+use aquifer_server::hosted::import::ImportError;
 use serde::Serialize;
 
 use crate::config::ConfigError;
@@ -80,7 +82,10 @@ pub(crate) enum CliError {
     Serve { address: SocketAddr, source: io::Error },
 
     #[error(transparent)]
-    Host(#[from] aquifer_server::hosted::HostError),
+    Host(#[from] HostError),
+
+    #[error("cannot import {}: {source}", file.display())]
+    Import { file: PathBuf, source: Box<ImportError> },
 
     /// Two servers could acknowledge commits of which one is lost.
     #[error(
@@ -152,6 +157,13 @@ impl CliError {
             },
             CliError::Replicate(e) => of_replicate(e),
             CliError::Outage { .. } => Exit::Unavailable,
+            CliError::Import { source, .. } => match &**source {
+                ImportError::Host(HostError::Exists(_) | HostError::Deleted { .. }) => Exit::Exists,
+                ImportError::Host(HostError::Log(e)) => of_log(e),
+                ImportError::Host(HostError::Replica(e)) => of_replicate(e),
+                ImportError::Damaged(_) => Exit::Damaged,
+                _ => Exit::Error,
+            },
             CliError::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             CliError::Store(e) => of_store(e),
             CliError::Declined

@@ -78,6 +78,7 @@ async fn command(session: &Session, command: Command) -> Result<Exit, CliError> 
         Command::Replicate(replicate) => replicate.run(session).await,
         Command::Restore(restore) => restore.run(session).await,
         Command::Serve(serve) => serve.run(session).await,
+        Command::Import(import) => import.run(session).await,
         Command::Ls(ls) => ls.run(session).await,
         Command::Info(info) => info.run(session).await,
         Command::Verify(verify) => verify.run(session).await,

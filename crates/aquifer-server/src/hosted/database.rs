@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aquifer_format::Revision;
 use aquifer_log::DatabaseName;
 use aquifer_replicate::{Error as ReplicaError, Replicator};
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
 use super::HostError;
@@ -19,6 +20,9 @@ use crate::sql::Access;
 /// How long a connection waits for another one's transaction.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// How often the store is asked, at most, whether a frozen database still is.
+const ASK_FROZEN: Duration = Duration::from_secs(1);
+
 /// A database that is open here.
 #[derive(Debug)]
 pub struct Hosted {
@@ -28,11 +32,36 @@ pub struct Hosted {
     pages: Arc<Pages>,
     /// Another server has it now.
     lost: AtomicBool,
+    /// Whether it was frozen when it was opened, and when it was asked last whether it still is.
+    frozen: Option<Mutex<Instant>>,
 }
 
 impl Hosted {
-    pub(super) fn new(name: DatabaseName, files: Files, replicator: Arc<Replicator>, pages: Pages) -> Hosted {
-        Hosted { name, files, replicator, pages: Arc::new(pages), lost: AtomicBool::new(false) }
+    pub(super) fn new(
+        name: DatabaseName,
+        files: Files,
+        replicator: Arc<Replicator>,
+        pages: Pages,
+        is_frozen: bool,
+    ) -> Hosted {
+        let frozen = is_frozen.then(|| Mutex::new(Instant::now()));
+        Hosted { name, files, replicator, pages: Arc::new(pages), lost: AtomicBool::new(false), frozen }
+    }
+
+    /// Whether it may only be read.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Whether it is time to ask the store whether it is still frozen.
+    pub(super) fn asks_whether_frozen(&self, now: Instant) -> bool {
+        let Some(asked) = &self.frozen else { return false };
+        let mut asked = asked.lock();
+        let is_time = now.saturating_duration_since(*asked) >= ASK_FROZEN;
+        if is_time {
+            *asked = now;
+        }
+        is_time
     }
 
     /// Its name.
@@ -55,11 +84,19 @@ impl Hosted {
         self.lost.load(Ordering::Acquire)
     }
 
+    /// It is being closed: nothing on it is acknowledged any more.
+    pub(super) fn abandon(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+
     /// A connection of its own. Blocks. What is committed on it is not acknowledged before
     /// [`durable`](Hosted::durable) has returned.
     pub fn connect(&self, read_only: bool) -> Result<Connection, HostError> {
         if self.is_lost() {
             return Err(HostError::TakenOver(self.name.clone()));
+        }
+        if self.is_frozen() && !read_only {
+            return Err(HostError::Frozen(self.name.clone()));
         }
         let path = self.path();
         let access =
@@ -81,6 +118,8 @@ impl Hosted {
             return Err(HostError::TakenOver(self.name.clone()));
         }
         match self.replicator.sync_database(&self.name).await {
+            // The name may be another file's by now.
+            Ok(_) if self.is_lost() => Err(HostError::TakenOver(self.name.clone())),
             Ok(revision) => Ok(revision),
             Err(e) => {
                 // Whatever stopped it, what the file has beyond the store is not acknowledged, and never will be.
@@ -100,6 +139,10 @@ impl Hosted {
 impl hrana::Database for Hosted {
     fn connect(&self, access: Access) -> Result<Connection, Unavailable> {
         Hosted::connect(self, access == Access::ReadOnly).map_err(|e| Unavailable { reason: e.to_string() })
+    }
+
+    fn writable(&self) -> Result<(), String> {
+        if self.is_frozen() { Err(HostError::Frozen(self.name.clone()).to_string()) } else { Ok(()) }
     }
 
     async fn durable(&self) -> Result<Revision, Unavailable> {

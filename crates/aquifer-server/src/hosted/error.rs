@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use aquifer_log::{DatabaseName, LogError};
+use aquifer_format::Timestamp;
+use aquifer_log::{DatabaseName, LogError, PlanError};
 use aquifer_replicate::Error as ReplicaError;
 use aquifer_replicate::restore::RestoreError;
 
@@ -11,8 +12,27 @@ use aquifer_replicate::restore::RestoreError;
 #[non_exhaustive]
 pub enum HostError {
     /// Nobody created it.
-    #[error("there is no database '{0}', and databases are created by administrators only")]
+    #[error("there is no database '{0}': an administrator can create it")]
     NoSuchDatabase(DatabaseName),
+
+    /// It was deleted, and its grace time is not over.
+    #[error(
+        "'{name}' was deleted, and will be gone for good at {gone}: an administrator can still undelete it"
+    )]
+    Deleted {
+        /// Its name.
+        name: DatabaseName,
+        /// When its grace time is over.
+        gone: Timestamp,
+    },
+
+    /// It would be overwritten.
+    #[error("there is a database '{0}' already")]
+    Exists(DatabaseName),
+
+    /// An administrator has frozen it.
+    #[error("'{0}' is frozen: it can be read, but not written, until an administrator unfreezes it")]
+    Frozen(DatabaseName),
 
     /// Another server ships to it faster than it can be restored here.
     #[error("'{0}' is in use by another server: ask that one")]
@@ -50,6 +70,10 @@ pub enum HostError {
     #[error(transparent)]
     Restore(Box<RestoreError>),
 
+    /// A revision cannot be found, or what is in the store does not lead there.
+    #[error(transparent)]
+    Plan(Box<PlanError>),
+
     /// What is committed cannot be made durable.
     #[error(transparent)]
     Replica(Box<ReplicaError>),
@@ -68,6 +92,15 @@ impl From<RestoreError> for HostError {
 impl From<ReplicaError> for HostError {
     fn from(error: ReplicaError) -> HostError {
         HostError::Replica(Box::new(error))
+    }
+}
+
+impl From<PlanError> for HostError {
+    fn from(error: PlanError) -> HostError {
+        match error {
+            PlanError::Log(error) => error.into(),
+            error => HostError::Plan(Box::new(error)),
+        }
     }
 }
 

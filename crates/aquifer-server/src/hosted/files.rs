@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <data-dir>/.lock                         held while a server uses the directory
+//! <data-dir>/.incoming-*                 what is being imported
 //! <data-dir>/<database>/db.sqlite          the database, with SQLite's -wal and -shm
 //! <data-dir>/<database>/.db.sqlite-aquifer what was shipped of it
 //! <data-dir>/<database>/older/             older revisions, while clients ask for them
@@ -12,9 +13,13 @@ use std::path::{Path, PathBuf};
 
 use aquifer_log::DatabaseName;
 use rusqlite::Connection;
+use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use super::HostError;
+
+/// What directories of files on their way begin with. No database's does.
+const SCRATCH: &str = ".incoming-";
 
 /// The directory of one server's files, locked.
 #[derive(Debug)]
@@ -31,10 +36,30 @@ impl DataDir {
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(io("open", &lock_path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(DataDir { path, _lock: lock }),
+            Ok(()) => {
+                let data = DataDir { path, _lock: lock };
+                data.sweep()?;
+                Ok(data)
+            }
             Err(TryLockError::WouldBlock) => Err(HostError::DataDirInUse(path)),
             Err(TryLockError::Error(e)) => Err(io("lock", &lock_path)(e)),
         }
+    }
+
+    /// A new directory for files on their way. What a killed server left of such is removed by the next.
+    pub(super) fn scratch(&self) -> Result<TempDir, HostError> {
+        tempfile::Builder::new().prefix(SCRATCH).tempdir_in(&self.path).map_err(io("write to", &self.path))
+    }
+
+    fn sweep(&self) -> Result<(), HostError> {
+        let read = |e| io("read", &self.path)(e);
+        for entry in fs::read_dir(&self.path).map_err(read)? {
+            let entry = entry.map_err(read)?;
+            if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
+                fs::remove_dir_all(entry.path()).map_err(io("remove", &entry.path()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Where a database's files are, or will be.

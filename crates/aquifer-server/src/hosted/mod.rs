@@ -8,20 +8,24 @@
 //! - A server that another one took over from learns it at its next put, at the latest: the database is then closed
 //!   here, its local file thrown away with what was never acknowledged, and opened anew on the next use.
 
+mod admin;
 mod database;
 mod error;
 mod files;
+pub mod import;
 mod older;
 mod pages;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use aquifer_log::{DatabaseName, DatabaseStore, Store};
 use aquifer_replicate::restore::{RestoreError, Restorer};
 use aquifer_replicate::{Error as ReplicaError, Primary, ReplicaOptions, ReplicaStatus, Replicator, Tracker};
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use files::{DataDir, Files};
@@ -90,8 +94,16 @@ impl Hosts {
             let slot = Arc::clone(self.open.lock().entry(name.clone()).or_default());
             let hosted = slot.get_or_try_init(|| self.start(name, create)).await;
             match hosted {
-                Ok(hosted) if hosted.is_lost() => self.forget(name, &slot).await,
-                Ok(hosted) => return Ok(Arc::clone(hosted)),
+                Ok(hosted) if hosted.is_lost() || self.is_unfrozen(hosted).await? => {
+                    self.forget(name, &slot).await;
+                }
+                Ok(hosted) => {
+                    if self.open.lock().get(name).is_some_and(|same| Arc::ptr_eq(same, &slot)) {
+                        return Ok(Arc::clone(hosted));
+                    }
+                    // It was closed while it was being opened.
+                    hosted.abandon();
+                }
                 Err(e) => {
                     let mut open = self.open.lock();
                     // Nobody else waits for it: names that do not exist take no memory.
@@ -105,6 +117,14 @@ impl Hosts {
                 }
             }
         }
+    }
+
+    /// Whether a database that was opened frozen is to be opened anew, for writing: another server may have been told.
+    async fn is_unfrozen(&self, hosted: &Hosted) -> Result<bool, HostError> {
+        if !hosted.asks_whether_frozen(Instant::now()) {
+            return Ok(false);
+        }
+        Ok(self.log(hosted.name()).control().await?.frozen.is_none())
     }
 
     /// Closes a database that another server has taken over. The next use opens it anew.
@@ -121,6 +141,11 @@ impl Hosts {
 
     async fn start(&self, name: &DatabaseName, create: bool) -> Result<Arc<Hosted>, HostError> {
         let files = self.data.files(name);
+        let control = self.log(name).control().await?;
+        if let Some(deletion) = control.deleted {
+            return Err(HostError::Deleted { name: name.clone(), gone: deletion.gone });
+        }
+        let is_frozen = control.frozen.is_some();
         // A file that turns out to be outdated is restored, and is not outdated then unless another server has just
         // shipped something.
         for _ in 0..ATTEMPTS {
@@ -131,15 +156,10 @@ impl Hosts {
             self.replicator.add_tracked(files.database(), name, Arc::clone(&tracker))?;
             match self.replicator.sync_database(name).await {
                 Ok(_) => {
-                    let (database, older) =
-                        (DatabaseStore::new(self.store.clone(), name.clone()), Older::new(files.older()));
+                    let (database, older) = (self.log(name), Older::new(files.older()));
                     let pages = Pages::new(database, Arc::clone(&self.replicator), tracker, older);
-                    return Ok(Arc::new(Hosted::new(
-                        name.clone(),
-                        files,
-                        Arc::clone(&self.replicator),
-                        pages,
-                    )));
+                    let replicator = Arc::clone(&self.replicator);
+                    return Ok(Arc::new(Hosted::new(name.clone(), files, replicator, pages, is_frozen)));
                 }
                 Err(e @ (ReplicaError::Outdated { .. } | ReplicaError::Fenced { .. })) => {
                     tracing::info!(database = %name, reason = %e, "the local file is outdated; restoring it");
@@ -172,6 +192,16 @@ impl Hosts {
     pub async fn shutdown(&self) -> Result<(), HostError> {
         self.open.lock().clear();
         Ok(self.replicator.shutdown().await?)
+    }
+
+    /// A database that is open here at this moment.
+    pub fn opened(&self, name: &DatabaseName) -> Option<Arc<Hosted>> {
+        self.open.lock().get(name)?.get().cloned()
+    }
+
+    /// A directory for files on their way, removed when dropped.
+    pub(crate) fn scratch(&self) -> Result<TempDir, HostError> {
+        self.data.scratch()
     }
 
     /// Whether the store knows a database of this name.

@@ -11,6 +11,11 @@ pub trait Database: Send + Sync + 'static {
     /// even hold the write lock. It blocks: it is called on a thread that may.
     fn connect(&self, access: Access) -> Result<Connection, Unavailable>;
 
+    /// Whether it may be written at all, whoever asks; else why not, for the client.
+    fn writable(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Waits until everything that was committed before the call is durable as the database's policy wants it, and
     /// says up to where. No answer leaves before. It must be cancel-safe, and cheap when nothing is pending.
     fn durable(&self) -> impl Future<Output = Result<Revision, Unavailable>> + Send;

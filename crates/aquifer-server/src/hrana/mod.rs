@@ -120,6 +120,8 @@ impl<D: Database> Hrana<D> {
 
     /// The stream that `baton` names, or a new one.
     async fn stream(&self, baton: Option<&str>, access: Access) -> Result<Stream, Failure> {
+        let refusal = self.database.writable().err();
+        let access = if refusal.is_some() { Access::ReadOnly } else { access };
         if let Some(baton) = baton {
             return self.streams.resume(baton, access);
         }
@@ -127,7 +129,8 @@ impl<D: Database> Hrana<D> {
         let observer = self.settings.observer.clone();
         let connect = move || {
             let session = Session::open(database.connect(access)?, access, limits);
-            session.map(|session| session.observed_by(observer)).map_err(Failure::Session)
+            let session = session.map_err(Failure::Session)?.observed_by(observer);
+            Ok(session.read_only_because(refusal))
         };
         self.streams.open(access, connect).await
     }

@@ -7,6 +7,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use aquifer_log::LogError;
+
 use crate::auth::Denied;
 use crate::hosted::HostError;
 
@@ -68,6 +70,10 @@ impl From<HostError> for Refusal {
     fn from(error: HostError) -> Refusal {
         let status = match &error {
             HostError::NoSuchDatabase(_) => StatusCode::NOT_FOUND,
+            HostError::Plan(e) if !e.is_transient() => StatusCode::NOT_FOUND,
+            HostError::Deleted { .. } => StatusCode::GONE,
+            HostError::Exists(_) => StatusCode::CONFLICT,
+            HostError::Frozen(_) => StatusCode::FORBIDDEN,
             // Clients try these again.
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -75,6 +81,13 @@ impl From<HostError> for Refusal {
             tracing::warn!(%error, "a database cannot be served");
         }
         Refusal::new(status, error.to_string())
+    }
+}
+
+impl Refusal {
+    /// The store failed.
+    pub(super) fn log(error: impl Into<LogError>) -> Refusal {
+        HostError::from(error.into()).into()
     }
 }
 

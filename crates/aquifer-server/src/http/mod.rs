@@ -3,6 +3,7 @@
 //! `/db/{name}/…` is the database of that name, everything else the default database `main`. SQL and pages are never
 //! answered before what they may have seen is durable.
 
+mod admin;
 mod answer;
 mod body;
 mod health;
@@ -103,6 +104,7 @@ impl Service {
             .route("/health", get(health))
             .route("/version", get(|| async { concat!("aquifer ", env!("CARGO_PKG_VERSION")) }))
             .route("/metrics", get(metrics_for_admins))
+            .merge(admin::routes())
             .fallback(dispatch)
             .layer(axum::middleware::from_fn_with_state(Arc::clone(self), observe::observed))
             .with_state(Arc::clone(self))
@@ -114,6 +116,11 @@ impl Service {
             .route("/metrics", get(metrics_page))
             .route("/healthz", get(health))
             .with_state(Arc::clone(self))
+    }
+
+    /// What a server does on the side: removes databases whose grace time after a deletion is over. Never returns.
+    pub async fn upkeep(&self) {
+        self.hosts.keep_purging().await;
     }
 
     /// Ends what clients hold open, ships what is committed, and closes all databases.

@@ -82,6 +82,8 @@ fn fixed_route(path: &str) -> Option<&'static str> {
         "/health" => "health",
         "/version" => "version",
         "/metrics" => "metrics",
+        "/openapi.json" => "openapi",
+        path if path.starts_with("/admin/") => "admin",
         _ => return None,
     })
 }

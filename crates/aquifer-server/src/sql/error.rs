@@ -16,6 +16,9 @@ pub enum SqlError {
     /// It reaches outside its database, or touches what the server itself manages.
     #[error("not authorized: {0}")]
     Refused(String),
+    /// The database is not to be written at the moment.
+    #[error("{0}")]
+    ReadOnly(String),
     /// The result has more rows than one answer may have.
     #[error("the result has more than {limit} rows: add a LIMIT, or use a cursor (/v3/cursor)")]
     TooManyRows {
@@ -92,6 +95,7 @@ impl SqlError {
         match self {
             Self::Sqlite { extended_code, .. } => code::name(*extended_code),
             Self::Refused(_) => "SQLITE_AUTH",
+            Self::ReadOnly(_) => "SQLITE_READONLY",
             Self::TooManyRows { .. } => "RESULT_TOO_MANY_ROWS",
             Self::ResultTooLarge { .. } => "RESPONSE_TOO_LARGE",
             Self::TimedOut { .. } | Self::Cancelled => "SQLITE_INTERRUPT",

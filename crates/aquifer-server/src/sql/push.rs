@@ -126,7 +126,7 @@ impl Meaning {
             sql.trim_start().get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb))
         };
         match error {
-            SqlError::TimedOut { .. } | SqlError::Cancelled => Self::Circumstance,
+            SqlError::TimedOut { .. } | SqlError::Cancelled | SqlError::ReadOnly(_) => Self::Circumstance,
             SqlError::Sqlite { extended_code, .. } if CIRCUMSTANCES.contains(&(extended_code & 0xff)) => {
                 Self::Circumstance
             }

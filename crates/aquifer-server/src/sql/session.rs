@@ -25,6 +25,8 @@ pub struct Session {
     stored: StoredSql,
     limits: Limits,
     observer: Observer,
+    /// Why nobody may write.
+    read_only: Option<String>,
 }
 
 /// What a statement is, without running it.
@@ -59,6 +61,7 @@ impl Session {
             stored: StoredSql::default(),
             limits,
             observer: Observer::default(),
+            read_only: None,
         })
     }
 
@@ -66,6 +69,12 @@ impl Session {
     #[must_use]
     pub fn observed_by(self, observer: Observer) -> Self {
         Self { observer, ..self }
+    }
+
+    /// The same session, which says this of writes where it is read-only.
+    #[must_use]
+    pub fn read_only_because(self, why: Option<String>) -> Self {
+        Self { read_only: why, ..self }
     }
 
     /// What stops this session from another thread.
@@ -235,6 +244,9 @@ impl Session {
         let refusal = self.refusal.take();
         match (error.primary_code(), refusal) {
             (Some(rusqlite::ffi::SQLITE_AUTH), Some(why)) => SqlError::Refused(why),
+            (Some(rusqlite::ffi::SQLITE_READONLY), _) if self.read_only.is_some() => {
+                SqlError::ReadOnly(self.read_only.clone().unwrap_or_default())
+            }
             _ => self.watch.explain(error),
         }
     }

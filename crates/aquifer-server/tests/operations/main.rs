@@ -1,6 +1,7 @@
 //! What operators rely on: limits, request ids, metrics, TLS.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set the stage should fail")]
 
+mod admin;
 mod limits;
 mod observation;
 mod stage;

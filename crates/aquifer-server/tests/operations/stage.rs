@@ -91,6 +91,14 @@ impl Answer {
 impl Server {
     /// Sends a request with more lines in its head.
     pub(crate) async fn send(&self, method: &str, path: &str, head: &[&str], body: &str) -> Answer {
+        self.exchange(method, path, head, body.as_bytes()).await
+    }
+
+    pub(crate) async fn send_bytes(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        self.exchange(method, path, &[], body).await
+    }
+
+    async fn exchange(&self, method: &str, path: &str, head: &[&str], body: &[u8]) -> Answer {
         let mut socket = TcpStream::connect(self.address).await.unwrap();
         let head: String = head.iter().flat_map(|line| [line, "\r\n"]).collect();
         let len = body.len();
@@ -99,7 +107,7 @@ impl Server {
         );
         socket.write_all(request.as_bytes()).await.unwrap();
         // A server that refuses the body may have closed before it was sent.
-        let _ = socket.write_all(body.as_bytes()).await;
+        let _ = socket.write_all(body).await;
         let mut answer = Vec::new();
         socket.read_to_end(&mut answer).await.unwrap();
         Answer::parse(&String::from_utf8(answer).unwrap())

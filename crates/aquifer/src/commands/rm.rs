@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use aquifer_format::{GenerationId, Timestamp};
-use aquifer_log::{DatabaseName, DatabaseStore, RemoveError, remove_database, remove_generation};
+use aquifer_log::{DatabaseName, DatabaseStore, RemoveError, remove_generation};
 use clap::Args;
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -60,7 +60,7 @@ impl Rm {
         }
         self.confirm(&describe(&database, &doomed).await?).await?;
         if self.is_all() {
-            done.objects = remove_database(&database).await?;
+            done.objects = database.purge().await?;
             done.generations = doomed;
         } else {
             // Newest first, as they are: one that builds on another goes before it.

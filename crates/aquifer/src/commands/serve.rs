@@ -99,7 +99,10 @@ impl Serve {
         let is_encrypted = tls.is_some();
         let listening = Listening::new(listener, self.limits.connections(), tls);
         tracing::info!(%address, tls = is_encrypted, store = %session.settings.store.value, "serving databases");
-        let number = serve(listening, &service, &mut signals).await;
+        let number = tokio::select! {
+            number = serve(listening, &service, &mut signals) => number,
+            () = service.upkeep() => unreachable!("it never returns"),
+        };
         if let Some(metrics) = metrics {
             metrics.abort();
         }

@@ -7,6 +7,7 @@ mod copy;
 mod daemon;
 mod doctor;
 mod errors;
+mod import;
 mod limits;
 mod ls;
 mod replicate;

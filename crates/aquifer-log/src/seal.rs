@@ -1,0 +1,104 @@
+//! Batches without pages: they end what others may extend, and begin what continues something else.
+
+use aquifer_format::segment::{CompressionLevel, SegmentEncoder, SegmentMeta};
+use aquifer_format::{GenerationId, Revision, Timestamp, Txid, TxidRange, WriterNonce};
+use bytes::Bytes;
+
+use crate::database::{DatabaseStore, Generation, Shipped};
+use crate::error::LogError;
+use crate::generation::GenerationRecord;
+use crate::layout::SegmentKey;
+use crate::merge::{Merge, reduce};
+use crate::plan::{Plan, PlanError, Target};
+use crate::segment_io::SegmentHandle;
+use crate::segment_write::write_merged;
+
+/// How often a txid is looked for that a busy writer does not take meanwhile.
+const ATTEMPTS: usize = 20;
+
+/// Extends a generation by a batch without changes, so that whoever has it open for writing is fenced at its next
+/// commit and has to open it anew. The database stays as it is.
+///
+/// # Errors
+/// What planning fails with; [`PlanError::Log`] with [`LogError::Taken`] if others are always faster: try again.
+pub async fn seal(db: &DatabaseStore, generation: GenerationId) -> Result<Revision, PlanError> {
+    let mut taken = None;
+    for _ in 0..ATTEMPTS {
+        let plan = Plan::make(db, Some(generation), Target::Latest).await?;
+        let next = plan.revision.txid.next();
+        match put_empty(db, generation, next, &plan).await? {
+            Shipped::Committed => return Ok(Revision { generation, txid: next }),
+            Shipped::Fenced(_) => taken = Some(SegmentKey::shipped(next)),
+        }
+    }
+    let segment = taken.unwrap_or_else(|| unreachable!("there was an attempt"));
+    let (url, key) = (db.store().url().to_owned(), db.layout().segment(generation, segment));
+    Err(LogError::Taken { url, key }.into())
+}
+
+/// Begins a generation of the same database that continues what a plan leads to, without copying anything: its first
+/// batch changes nothing, and its parent stays for as long as it is needed.
+///
+/// It is the newest one from then on. Whoever writes to the one before goes on there until that is [sealed](seal).
+pub async fn branch(db: &DatabaseStore, plan: &Plan, host: &str) -> Result<Generation, LogError> {
+    let mut record = GenerationRecord::new(plan.page_size, WriterNonce::random());
+    record.parent = Some(plan.revision);
+    host.clone_into(&mut record.host);
+    let generation = db.create_generation(record).await?;
+    match put_empty(db, generation.id, Txid::FIRST, plan).await? {
+        Shipped::Committed => Ok(generation),
+        Shipped::Fenced(_) => Err(taken(db, generation.id)),
+    }
+}
+
+/// Copies what a plan leads to into a database without history, as its first batch. Every page is proven on the way.
+/// Memory does not depend on the size of the database.
+///
+/// # Errors
+/// [`LogError::Taken`] if there is a history already, or somebody else begins one at the same time.
+pub async fn fork(plan: &Plan, to: &DatabaseStore, host: &str) -> Result<Generation, LogError> {
+    if let Some(there) = to.latest_generation().await? {
+        return Err(taken(to, there.id));
+    }
+    let mut record = GenerationRecord::new(plan.page_size, WriterNonce::random());
+    host.clone_into(&mut record.host);
+    let ours = record.writer;
+    let generation = to.begin(record).await?;
+    if generation.record.writer != ours {
+        return Err(taken(to, generation.id));
+    }
+    let steps: Vec<SegmentHandle> = plan.steps.iter().map(|step| step.handle.clone()).collect();
+    let reduced = reduce(steps).await?;
+    let merge = Merge::new(&reduced.segments)?;
+    let first = SegmentKey::shipped(Txid::FIRST);
+    let written = write_merged(to, generation.id, first, merge, plan.stored_bytes()).await?;
+    if written.info.is_some() { Ok(generation) } else { Err(taken(to, generation.id)) }
+}
+
+async fn put_empty(
+    db: &DatabaseStore,
+    generation: GenerationId,
+    txid: Txid,
+    on: &Plan,
+) -> Result<Shipped, LogError> {
+    let now = Timestamp::now().max(on.last_commit);
+    let meta = SegmentMeta {
+        page_size: on.page_size,
+        range: TxidRange::one(txid),
+        size_before: on.size_after,
+        size_after: on.size_after,
+        checksum_before: on.checksum_after,
+        checksum_after: on.checksum_after,
+        commits: 1,
+        first_commit: now,
+        last_commit: now,
+        writer: WriterNonce::random(),
+    };
+    let encoder = SegmentEncoder::new(on.page_size, CompressionLevel::KEEP);
+    let finished = encoder.finish(&meta).map_err(|source| LogError::Encode { range: meta.range, source })?;
+    db.put_level0(generation, &finished.info, Bytes::from(finished.tail)).await
+}
+
+fn taken(db: &DatabaseStore, generation: GenerationId) -> LogError {
+    LogError::Taken { url: db.store().url().to_owned(), key: db.layout().generation_record(generation) }
+}

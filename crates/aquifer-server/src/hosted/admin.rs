@@ -1,0 +1,173 @@
+//! What administrators do with hosted databases.
+//!
+//! Other servers may have a database open. What they must heed is first written where they look when they open it, and
+//! then the generation is sealed: their next commit there fails, is not acknowledged, and makes them look.
+
+use std::time::Duration;
+
+use aquifer_format::{GenerationId, Revision, Timestamp};
+use aquifer_log::{
+    ControlRecord, DatabaseName, DatabaseStore, Deletion, Generation, LogError, Plan, PlanError, Target,
+    branch, fork, purge_deleted, seal,
+};
+
+use super::{HostError, Hosts};
+
+/// How often the databases are looked for whose grace time after a deletion is over.
+const PURGE_EVERY: Duration = Duration::from_hours(1);
+
+impl Hosts {
+    /// A database's part of the store.
+    pub fn log(&self, name: &DatabaseName) -> DatabaseStore {
+        DatabaseStore::new(self.store.clone(), name.clone())
+    }
+
+    /// Makes a database that is not there.
+    ///
+    /// # Errors
+    /// [`HostError::Exists`] if it is.
+    pub async fn create_new(&self, name: &DatabaseName) -> Result<Revision, HostError> {
+        self.must_be_free(name).await?;
+        let hosted = self.create(name).await?;
+        hosted.durable().await?.ok_or_else(|| HostError::NoSuchDatabase(name.clone()))
+    }
+
+    /// Closes a database; its next use opens it anew. What is committed is shipped before.
+    pub async fn close(&self, name: &DatabaseName) {
+        let slot = self.open.lock().remove(name);
+        // Whoever still has it must not take another file's durability for its own.
+        if let Some(hosted) = slot.as_ref().and_then(|slot| slot.get()) {
+            hosted.abandon();
+        }
+        if let Err(error) = self.replicator.remove(name).await {
+            tracing::info!(database = %name, %error, "closed, with commits that nobody was told of");
+        }
+    }
+
+    /// Refuses writes to a database from now on, by this server and all others. Again: the same.
+    pub async fn freeze(&self, name: &DatabaseName) -> Result<Revision, HostError> {
+        let log = self.log(name);
+        let newest = self.newest(&log).await?;
+        let control = log.control().await?;
+        let frozen = control.frozen.or_else(|| Some(Timestamp::now()));
+        log.set_control(&ControlRecord { frozen, ..control }).await?;
+        self.close(name).await;
+        Ok(seal(&log, newest.id).await?)
+    }
+
+    /// Takes writes again.
+    pub async fn unfreeze(&self, name: &DatabaseName) -> Result<(), HostError> {
+        let log = self.log(name);
+        self.newest(&log).await?;
+        let control = log.control().await?;
+        log.set_control(&ControlRecord { frozen: None, ..control }).await?;
+        self.close(name).await;
+        Ok(())
+    }
+
+    /// Deletes a database. For the grace time it can be had back; then it is gone for good, at the latest when a server
+    /// of this store looks again. Without grace time it is gone when this returns.
+    pub async fn delete(&self, name: &DatabaseName, grace: Duration) -> Result<Deletion, HostError> {
+        let log = self.log(name);
+        let newest = self.newest_even_if_deleted(&log).await?;
+        let deletion = log.mark_deleted(grace).await?;
+        self.close(name).await;
+        self.data.files(name).discard().await?;
+        match seal(&log, newest.id).await {
+            Ok(_) | Err(PlanError::Empty { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if grace.is_zero() {
+            log.purge().await?;
+        }
+        Ok(deletion)
+    }
+
+    /// Takes back a deletion whose grace time is not over.
+    ///
+    /// # Errors
+    /// [`HostError::NoSuchDatabase`] if it is gone, or was not deleted.
+    pub async fn undelete(&self, name: &DatabaseName) -> Result<(), HostError> {
+        let log = self.log(name);
+        self.newest_even_if_deleted(&log).await?;
+        if log.unmark_deleted().await? { Ok(()) } else { Err(HostError::Exists(name.clone())) }
+    }
+
+    /// Sets a database back to what it was: the history goes on from there in a new generation, the old one stays. What
+    /// others commit meanwhile is set back with the rest.
+    pub async fn restore_in_place(
+        &self,
+        name: &DatabaseName,
+        generation: Option<GenerationId>,
+        target: Target,
+    ) -> Result<Revision, HostError> {
+        let log = self.log(name);
+        let newest = self.newest(&log).await?;
+        // What is committed here belongs to the history that is left.
+        self.close(name).await;
+        let plan = Plan::make(&log, generation, target).await?;
+        let begun = branch(&log, &plan, &host()).await?;
+        seal(&log, newest.id).await?;
+        // Somebody may have opened the old one in between.
+        self.close(name).await;
+        tracing::info!(database = %name, to = %plan.revision, generation = %begun.id, "restored in place");
+        Ok(plan.revision)
+    }
+
+    /// Makes a new database of what another one was. Its pages are copied from store to store.
+    pub async fn fork(
+        &self,
+        name: &DatabaseName,
+        generation: Option<GenerationId>,
+        target: Target,
+        to: &DatabaseName,
+    ) -> Result<Revision, HostError> {
+        let log = self.log(name);
+        self.newest(&log).await?;
+        self.must_be_free(to).await?;
+        let plan = Plan::make(&log, generation, target).await?;
+        match fork(&plan, &self.log(to), &host()).await {
+            Ok(_) => Ok(plan.revision),
+            Err(LogError::Taken { .. }) => Err(HostError::Exists(to.clone())),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes databases whose grace time after a deletion is over, now and every hour. Never returns.
+    pub async fn keep_purging(&self) {
+        loop {
+            if let Err(error) = purge_deleted(&self.store).await {
+                tracing::warn!(%error, "cannot remove deleted databases; trying again later");
+            }
+            tokio::time::sleep(PURGE_EVERY).await;
+        }
+    }
+
+    /// Fails if there is a database of this name, a deleted one included.
+    pub(crate) async fn must_be_free(&self, name: &DatabaseName) -> Result<(), HostError> {
+        let log = self.log(name);
+        if let Some(deletion) = log.control().await?.deleted {
+            return Err(HostError::Deleted { name: name.clone(), gone: deletion.gone });
+        }
+        match log.latest_generation().await? {
+            Some(_) => Err(HostError::Exists(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    async fn newest(&self, log: &DatabaseStore) -> Result<Generation, HostError> {
+        let newest = self.newest_even_if_deleted(log).await?;
+        match log.control().await?.deleted {
+            Some(deletion) => Err(HostError::Deleted { name: log.name().clone(), gone: deletion.gone }),
+            None => Ok(newest),
+        }
+    }
+
+    async fn newest_even_if_deleted(&self, log: &DatabaseStore) -> Result<Generation, HostError> {
+        log.latest_generation().await?.ok_or_else(|| HostError::NoSuchDatabase(log.name().clone()))
+    }
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,58 @@
+//! What a database's history is good for: snapshots, going back, going on elsewhere.
+
+use aquifer_log::{DatabaseName, PlanError, snapshot as make_snapshot};
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Admin, Moment, Named, from_json, json};
+use crate::hosted::HostError;
+use crate::http::answer::Refusal;
+
+type Answer = Result<Response, Refusal>;
+
+/// Makes a snapshot in the store, so that restores to what follows need less.
+pub(super) async fn snapshot(Admin(service): Admin, Named(name): Named, body: Body) -> Answer {
+    let moment: Moment = from_json(&service.body(body).await?)?;
+    let (generation, target) = moment.target()?;
+    let made = make_snapshot(&service.hosts.log(&name), generation, target).await;
+    let made = made.map_err(|e: PlanError| HostError::from(e))?;
+    let written = made.written.and_then(|written| written.info);
+    Ok(json(
+        StatusCode::OK,
+        &json!({
+            "name": name,
+            "revision": made.revision,
+            "created": written.is_some(),
+            "bytes": written.map(|info| info.stored_len()),
+        }),
+    ))
+}
+
+/// Sets a database back.
+pub(super) async fn restore(Admin(service): Admin, Named(name): Named, body: Body) -> Answer {
+    let moment: Moment = from_json(&service.body(body).await?)?;
+    let (generation, target) = moment.target()?;
+    let revision = service.hosts.restore_in_place(&name, generation, target).await?;
+    Ok(json(StatusCode::OK, &json!({ "name": name, "restored": revision })))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fork {
+    to: String,
+    generation: Option<String>,
+    txid: Option<u64>,
+    timestamp: Option<aquifer_format::Timestamp>,
+}
+
+/// Makes a new database of what this one is, or was.
+pub(super) async fn fork(Admin(service): Admin, Named(name): Named, body: Body) -> Answer {
+    let Fork { to, generation, txid, timestamp } = from_json(&service.body(body).await?)?;
+    let (generation, target) = Moment { generation, txid, timestamp }.target()?;
+    let to: DatabaseName = to.parse().map_err(|e| Refusal::bad(format!("{to}: {e}")))?;
+    let revision = service.hosts.fork(&name, generation, target, &to).await?;
+    Ok(json(StatusCode::CREATED, &json!({ "name": to, "of": name, "revision": revision })))
+}

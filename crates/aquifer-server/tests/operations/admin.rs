@@ -1,0 +1,272 @@
+use std::time::Duration;
+
+use aquifer_log::{DatabaseStore, purge_deleted};
+use futures::TryStreamExt;
+use serde_json::{Value, json};
+
+use crate::stage::{Answer, Server, Setup, Stage, eventually};
+
+impl Server {
+    async fn admin(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(method, &format!("/admin/v1/databases{path}"), &[], &body).await
+    }
+
+    async fn done(&self, method: &str, path: &str, body: &Value) -> Value {
+        let answer = self.admin(method, path, body).await;
+        assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
+        answer.json()
+    }
+
+    /// The error of a statement, and its code.
+    async fn failure(&self, base: &str, sql: &str) -> (String, String) {
+        let answer = self.execute(base, &[], sql).await.json();
+        let error = &answer["results"][0]["error"];
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        (text(&error["code"]), text(&error["message"]))
+    }
+}
+
+#[tokio::test]
+async fn the_admin_api_is_for_administrators() {
+    let stage = Stage::new();
+    let tokens = vec!["token-to-write rw", "token-to-administer admin"];
+    let server = stage.server("a", Setup { tokens, ..Setup::default() }).await;
+    for (head, status) in [
+        (vec![], 401),
+        (vec!["authorization: Bearer token-to-write"], 403),
+        (vec!["authorization: Bearer token-to-administer"], 201),
+    ] {
+        let answer = server.send("PUT", "/admin/v1/databases/shop", &head, "").await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn databases_are_made_listed_by_the_page_and_described() {
+    let stage = Stage::new();
+    let server = stage.server("a", Setup::default()).await;
+    assert_eq!(server.done("GET", "", &Value::Null).await, json!({"databases": [], "next": null}));
+    for name in ["a", "b", "team%2Fc"] {
+        server.done("PUT", &format!("/{name}"), &Value::Null).await;
+    }
+    assert_eq!(server.admin("PUT", "/a", &Value::Null).await.status, 409);
+    let page = server.done("GET", "?limit=2", &Value::Null).await;
+    assert_eq!((&page["databases"][1]["name"], &page["next"]), (&json!("b"), &json!("b")), "{page}");
+    let page = server.done("GET", "?limit=2&after=b", &Value::Null).await;
+    let last = json!([{"name": "team/c", "open": true, "deleted": false}]);
+    assert_eq!((&page["databases"], &page["next"]), (&last, &Value::Null), "{page}");
+    server
+        .values(
+            "/db/a",
+            "CREATE TABLE turso_sync_last_change_id (client_id TEXT PRIMARY KEY, pull_gen, change_id)",
+        )
+        .await;
+    server.values("/db/a", "INSERT INTO turso_sync_last_change_id VALUES ('phone-1', 2, 7)").await;
+    let stats = server.done("GET", "/a", &Value::Null).await;
+    assert_eq!(stats["bytes"], json!(stats["pages"].as_u64().unwrap() * 4096), "{stats}");
+    assert_eq!(stats["revision"], stats["open"]["durable"], "{stats}");
+    let client = json!([{"client_id": "phone-1", "pull_gen": 2, "change_id": 7}]);
+    assert_eq!(stats["open"]["clients"], client, "{stats}");
+    assert_eq!(server.admin("GET", "/nothing", &Value::Null).await.status, 404);
+    assert_eq!(server.admin("GET", "?limit=many", &Value::Null).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_frozen_database_is_read_and_not_written_by_any_server_until_it_is_unfrozen() {
+    let stage = Stage::new();
+    let (a, b) = (stage.server("a", Setup::default()).await, stage.server("b", Setup::default()).await);
+    a.values("/db/shop", "CREATE TABLE t(k)").await;
+    assert_eq!(b.values("/db/shop", "SELECT name FROM sqlite_schema").await, ["t"]);
+    a.done("POST", "/shop/freeze", &Value::Null).await;
+    let insert = "INSERT INTO t VALUES (1)";
+    let (code, message) = a.failure("/db/shop", insert).await;
+    assert_eq!(code, "SQLITE_READONLY");
+    assert!(message.contains("frozen"), "{message}");
+    // The other server has it open, and learns it at its first commit, which nobody is told of.
+    let refused = b.execute("/db/shop", &[], insert).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(b.failure("/db/shop", insert).await.0, "SQLITE_READONLY");
+    for server in [&a, &b] {
+        assert_eq!(server.values("/db/shop", "SELECT printf('%d', count(*)) FROM t").await, ["0"]);
+    }
+    assert!(a.done("GET", "/shop", &Value::Null).await["frozen"].is_string());
+    a.done("POST", "/shop/unfreeze", &Value::Null).await;
+    a.values("/db/shop", insert).await;
+    eventually("the other server writes, too", async || {
+        b.execute("/db/shop", &[], insert).await.json()["results"][0]["type"] == "ok"
+    })
+    .await;
+    assert_eq!(b.values("/db/shop", "SELECT printf('%d', count(*)) FROM t").await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_deleted_database_can_be_had_back_and_is_gone_after_its_grace_time() {
+    let stage = Stage::new();
+    let (a, b) = (stage.server("a", Setup::default()).await, stage.server("b", Setup::default()).await);
+    a.values("/db/shop", "CREATE TABLE t(k)").await;
+    b.values("/db/shop", "SELECT name FROM sqlite_schema").await;
+    a.done("DELETE", "/shop", &Value::Null).await;
+    let gone = a.execute("/db/shop", &[], "SELECT 1").await;
+    assert_eq!(gone.status, 410, "{gone:?}");
+    assert!(gone.body.contains("undelete"), "{gone:?}");
+    // The other one has it open, and must not go on with it.
+    assert_eq!(b.execute("/db/shop", &[], "CREATE TABLE u(k)").await.status, 503);
+    assert_eq!(b.execute("/db/shop", &[], "CREATE TABLE u(k)").await.status, 410);
+    assert_eq!(a.admin("PUT", "/shop", &Value::Null).await.status, 410, "its name is not free");
+    assert_eq!(a.done("GET", "", &Value::Null).await["databases"][0]["deleted"], true);
+    assert!(purge_deleted(&stage.store).await.unwrap().is_empty());
+    b.done("POST", "/shop/undelete", &Value::Null).await;
+    assert_eq!(a.values("/db/shop", "SELECT name FROM sqlite_schema").await, ["t"]);
+    assert_eq!(a.admin("POST", "/shop/undelete", &Value::Null).await.status, 409);
+
+    let log = DatabaseStore::new(stage.store.clone(), "shop".parse().unwrap());
+    a.done("DELETE", "/shop?grace_seconds=3600", &Value::Null).await;
+    // An hour has passed.
+    log.mark_deleted(Duration::ZERO).await.unwrap();
+    assert_eq!(purge_deleted(&stage.store).await.unwrap(), ["shop".parse().unwrap()]);
+    let left: Vec<_> = stage.store.list(log.layout().database(), None).try_collect().await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(purge_deleted(&stage.store).await.unwrap().is_empty());
+    assert_eq!(a.admin("GET", "/shop", &Value::Null).await.status, 404);
+    a.done("PUT", "/shop", &Value::Null).await;
+    assert!(a.values("/db/shop", "SELECT name FROM sqlite_schema").await.is_empty());
+    a.done("DELETE", "/shop?grace_seconds=0", &Value::Null).await;
+    assert_eq!(a.admin("GET", "/shop", &Value::Null).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_database_is_set_back_on_every_server_and_can_be_set_forward_again() {
+    let stage = Stage::new();
+    let (a, b) = (stage.server("a", Setup::default()).await, stage.server("b", Setup::default()).await);
+    a.values("/db/shop", "CREATE TABLE t(k)").await;
+    let before = a.done("GET", "/shop", &Value::Null).await["revision"].clone();
+    a.values("/db/shop", "INSERT INTO t VALUES ('too much')").await;
+    let after = a.done("GET", "/shop", &Value::Null).await["revision"].clone();
+    assert_eq!(b.values("/db/shop", "SELECT k FROM t").await, ["too much"]);
+    let done = a.done("POST", "/shop/restore", &json!({"txid": before["txid"]})).await;
+    assert_eq!(done["restored"], before);
+    assert!(a.values("/db/shop", "SELECT k FROM t").await.is_empty());
+    // What another server writes to the history that was left is not acknowledged.
+    assert_eq!(b.execute("/db/shop", &[], "INSERT INTO t VALUES ('lost')").await.status, 503);
+    b.values("/db/shop", "INSERT INTO t VALUES ('kept')").await;
+    assert_eq!(a.execute("/db/shop", &[], "INSERT INTO t VALUES ('lost')").await.status, 503);
+    assert_eq!(a.values("/db/shop", "SELECT k FROM t").await, ["kept"]);
+    let body = json!({"generation": after["generation"], "txid": after["txid"]});
+    a.done("POST", "/shop/restore", &body).await;
+    assert_eq!(a.values("/db/shop", "SELECT k FROM t").await, ["too much"]);
+    let missing = a.admin("POST", "/shop/restore", &json!({"txid": 1000})).await;
+    assert_eq!(missing.status, 404, "{missing:?}");
+    assert_eq!(a.admin("POST", "/shop/restore", &json!({"when": "now"})).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_fork_has_what_the_database_had_and_a_history_of_its_own() {
+    let stage = Stage::new();
+    let server = stage.server("a", Setup::default()).await;
+    server.values("/db/shop", "CREATE TABLE t(k)").await;
+    server.values("/db/shop", "INSERT INTO t VALUES ('old')").await;
+    let then = server.done("GET", "/shop", &Value::Null).await["revision"].clone();
+    server.values("/db/shop", "UPDATE t SET k = 'new'").await;
+    let body = json!({"to": "test/shop", "txid": then["txid"]});
+    server.done("POST", "/shop/fork", &body).await;
+    assert_eq!(server.values("/db/test%2Fshop", "SELECT k FROM t").await, ["old"]);
+    server.values("/db/test%2Fshop", "INSERT INTO t VALUES ('more')").await;
+    assert_eq!(server.values("/db/shop", "SELECT k FROM t").await, ["new"]);
+    assert_eq!(server.admin("POST", "/shop/fork", &body).await.status, 409);
+    // It does not need what it was made of.
+    server.done("DELETE", "/shop?grace_seconds=0", &Value::Null).await;
+    let other = stage.server("b", Setup::default()).await;
+    assert_eq!(other.values("/db/test%2Fshop", "SELECT k FROM t").await, ["old", "more"]);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_made_once() {
+    let stage = Stage::new();
+    let server = stage.server("a", Setup::default()).await;
+    server.values("/db/shop", "CREATE TABLE t(k)").await;
+    assert_eq!(server.done("POST", "/shop/snapshot", &Value::Null).await["created"], true);
+    assert_eq!(server.done("POST", "/shop/snapshot", &Value::Null).await["created"], false);
+}
+
+#[tokio::test]
+async fn a_file_that_is_sent_becomes_a_database_and_never_takes_the_place_of_one() {
+    let stage = Stage::new();
+    let server = stage.server("a", Setup::default()).await;
+    let file = |name: &str, page_size: u32| {
+        let path = stage.dir.path().join(name);
+        let db = rusqlite::Connection::open(&path).unwrap();
+        let setup =
+            format!("PRAGMA page_size={page_size}; CREATE TABLE t(k); INSERT INTO t VALUES ('imported')");
+        db.execute_batch(&setup).unwrap();
+        drop(db);
+        std::fs::read(path).unwrap()
+    };
+    let send = async |name: &str, file: &[u8]| {
+        server.send_bytes("PUT", &format!("/admin/v1/databases/{name}"), file).await
+    };
+    let good = file("good.db", 4096);
+    let answer = send("shop/import", &good).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert_eq!(server.values("/db/shop", "SELECT k FROM t").await, ["imported"]);
+    server.values("/db/shop", "UPDATE t SET k = 'changed'").await;
+    assert_eq!(send("shop/import", &good).await.status, 409);
+    assert_eq!(server.values("/db/shop", "SELECT k FROM t").await, ["changed"]);
+
+    let small = file("small.db", 512);
+    let answer = send("small/import", &small).await;
+    assert_eq!(answer.status, 422);
+    assert!(answer.body.contains("4096") && answer.body.contains("VACUUM"), "{answer:?}");
+    assert_eq!(send("small/import?any_page_size=true", &small).await.status, 201);
+    let mut damaged = good.clone();
+    damaged[4096..].fill(0xaa);
+    for (bad, told) in [
+        (&b"hello"[..], "5 bytes"),
+        (&[0; 5000], "begin"),
+        (&damaged, "damaged"),
+        (&good[..good.len() - 4096], "damaged"),
+    ] {
+        let answer = send("bad/import", bad).await;
+        assert_eq!(answer.status, 422, "{answer:?}");
+        assert!(answer.body.contains(told), "{answer:?}");
+    }
+    assert_eq!(server.admin("GET", "/bad", &Value::Null).await.status, 404);
+    let incoming = std::fs::read_dir(stage.dir.path().join("a")).unwrap();
+    let left =
+        incoming.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".incoming"));
+    assert_eq!(left.count(), 0, "what is done is removed");
+}
+
+#[tokio::test]
+async fn every_route_is_in_the_openapi_document_and_every_route_there_exists() {
+    let stage = Stage::new();
+    let server = stage.server("a", Setup::default()).await;
+    let document = server.get("/openapi.json", &[]).await.json();
+    let paths = document["paths"].as_object().unwrap();
+    for (path, operations) in paths {
+        for method in operations.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+            let answer = server.send(&method.to_uppercase(), &path.replace("{name}", "none"), &[], "").await;
+            // Without a body, and about no database: but known.
+            assert_ne!(answer.status, 405, "{method} {path}");
+            assert!(
+                !answer.body.contains(&format!("no {} ", method.to_uppercase())),
+                "{method} {path}: {answer:?}"
+            );
+        }
+        // What others than these would be is not there.
+        let answer = server.send("PATCH", &path.replace("{name}", "none"), &[], "").await;
+        assert_eq!(answer.status, 405, "{path}");
+    }
+    let source =
+        [include_str!("../../src/http/admin/mod.rs"), include_str!("../../src/http/mod.rs")].concat();
+    let routes = source.split(".route(").skip(1).filter_map(|rest| rest.split('"').nth(1));
+    let missing: Vec<&str> = routes
+        .filter(|path| path.starts_with('/') && !paths.contains_key(*path) && *path != "/healthz")
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    // And each of its references leads somewhere.
+    let text = document.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(document.pointer(reference).is_some(), "{reference}");
+    }
+}

@@ -1,0 +1,114 @@
+//! `aquifer import FILE NAME`
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use aquifer_log::{DatabaseName, Store};
+use aquifer_server::hosted::import::{ImportError, Imported, import};
+use clap::Args;
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags};
+use serde::Serialize;
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::fencing::Fencing;
+use crate::output::Report;
+use crate::session::Session;
+use crate::units::Bytes;
+
+/// Pages copied at a time; others may write in between.
+const PAGES: i32 = 1024;
+
+/// Make a database of an SQLite file: from then on the store's is the one to use
+///
+/// The file stays as it is, and may be in use: what is committed when the copy is made is imported. A database of that
+/// name is never overwritten. To keep replicating a file that applications go on writing to, use `replicate`.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The file
+    file: PathBuf,
+
+    /// The database's name in the store
+    name: DatabaseName,
+
+    /// Take pages of other sizes than 4096 bytes, too, which sync clients cannot use
+    #[arg(long)]
+    any_page_size: bool,
+
+    /// Where the copy is made
+    #[arg(long, value_name = "DIR")]
+    temp_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct Done {
+    name: DatabaseName,
+    store: String,
+    #[serde(flatten)]
+    imported: Imported,
+}
+
+impl Import {
+    pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
+        aquifer_sqlite::check_build().map_err(CliError::Build)?;
+        let store = self.store(session).await?;
+        let temp_dir = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| CliError::File { action, path, source }
+        };
+        std::fs::metadata(&self.file).map_err(failed("read", &self.file))?;
+        let scratch = tempfile::Builder::new().prefix("aquifer-import-").tempdir_in(&temp_dir);
+        let scratch = scratch.map_err(failed("write to", &temp_dir))?;
+        let (from, to) = (self.file.clone(), scratch.path().join("db.sqlite"));
+        let copied = to.clone();
+        let copying = tokio::task::spawn_blocking(move || copy(&from, &copied)).await;
+        copying.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())).map_err(|e| {
+            CliError::Import {
+                file: self.file.clone(),
+                source: Box::new(ImportError::NotADatabase(e.to_string())),
+            }
+        })?;
+        let imported = import(&store, &self.name, &to, self.any_page_size).await;
+        let imported = imported
+            .map_err(|source| CliError::Import { file: self.file.clone(), source: Box::new(source) })?;
+        let store = store.url().to_owned();
+        session.output.print(&Done { name: self.name.clone(), store, imported })?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl Import {
+    async fn store(&self, session: &Session) -> Result<Store, CliError> {
+        let store = session.store()?;
+        if Fencing::probe(&store).await?.fenced {
+            return Ok(store);
+        }
+        let url = store.url();
+        session.remark(&format!(
+            "{url} does not keep two writers apart: nobody else may make '{}' now",
+            self.name
+        ));
+        Ok(store.unfenced())
+    }
+}
+
+/// Copies a database as it is at this moment, whoever has it open.
+fn copy(from: &Path, to: &Path) -> Result<(), rusqlite::Error> {
+    let from = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut to = Connection::open(to)?;
+    Backup::new(&from, &mut to)?.run_to_completion(PAGES, std::time::Duration::ZERO, None)
+}
+
+impl Report for Done {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Imported { revision, pages, page_size } = &self.imported;
+        let size = Bytes(u64::from(*pages) * u64::from(*page_size));
+        writeln!(
+            out,
+            "'{}' is in {} ({size}) at txid {} of generation {}",
+            self.name, self.store, revision.txid, revision.generation
+        )
+    }
+}
