@@ -198,6 +198,11 @@ impl Replicator {
         self.replicas.lock().values().map(|r| r.status.borrow().clone()).collect()
     }
 
+    /// How one database does; `None` if it is not replicated.
+    pub fn status_of(&self, name: &DatabaseName) -> Option<ReplicaStatus> {
+        self.replicas.lock().get(name).map(|r| r.status.borrow().clone())
+    }
+
     /// Captures all that is committed in all databases, and returns when it is durable in the store: the revision of
     /// each, or `None` for one that is empty.
     ///

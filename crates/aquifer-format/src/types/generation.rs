@@ -77,6 +77,21 @@ impl fmt::Display for Revision {
     }
 }
 
+/// Not a revision.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no revision: a generation, a colon, and a txid")]
+pub struct ParseRevisionError(String);
+
+impl FromStr for Revision {
+    type Err = ParseRevisionError;
+    fn from_str(s: &str) -> Result<Revision, ParseRevisionError> {
+        let parsed = s.split_once(':').and_then(|(generation, txid)| {
+            Some(Revision { generation: generation.parse().ok()?, txid: txid.parse().ok()? })
+        });
+        parsed.ok_or_else(|| ParseRevisionError(s.to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +103,16 @@ mod tests {
         assert!(new < old);
         assert!(new.to_string() < old.to_string());
         assert_eq!(new.created_at(), Timestamp::from_millis(1_700_000_000_001));
+    }
+
+    #[test]
+    fn a_revision_reads_as_it_prints() {
+        let revision =
+            Revision { generation: GenerationId::new(Timestamp::from_millis(5)), txid: Txid::new(17) };
+        assert_eq!(revision.to_string().parse(), Ok(revision));
+        for bad in ["", "17", ":17", &revision.generation.to_string(), &format!("{}:", revision.generation)] {
+            assert!(bad.parse::<Revision>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use aquifer_format::Revision;
+use aquifer_format::{Revision, Txid};
 use aquifer_log::DatabaseName;
-use aquifer_replicate::{Error as ReplicaError, Replicator};
+use aquifer_replicate::{Error as ReplicaError, ReplicaState, Replicator};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
-use super::HostError;
 use super::files::Files;
 use super::pages::Pages;
+use super::{Durability, HostError};
 use crate::hrana::{self, Unavailable};
 use crate::sql::Access;
 
@@ -34,6 +34,7 @@ pub struct Hosted {
     lost: AtomicBool,
     /// Whether it was frozen when it was opened, and when it was asked last whether it still is.
     frozen: Option<Mutex<Instant>>,
+    durability: Durability,
 }
 
 impl Hosted {
@@ -45,7 +46,32 @@ impl Hosted {
         is_frozen: bool,
     ) -> Hosted {
         let frozen = is_frozen.then(|| Mutex::new(Instant::now()));
-        Hosted { name, files, replicator, pages: Arc::new(pages), lost: AtomicBool::new(false), frozen }
+        Hosted {
+            name,
+            files,
+            replicator,
+            pages: Arc::new(pages),
+            lost: AtomicBool::new(false),
+            frozen,
+            durability: Durability::Store,
+        }
+    }
+
+    /// The same, with answers that wait for something else.
+    pub(super) fn acknowledging(self, durability: Durability) -> Hosted {
+        Hosted { durability, ..self }
+    }
+
+    /// The newest revision of it that is known to be in the store. No I/O.
+    pub fn in_store(&self) -> Option<Revision> {
+        self.replicator.status_of(&self.name)?.durable
+    }
+
+    /// Whether nothing is on its way to the store from here, and what is there is older than a txid.
+    pub(super) fn is_at_rest_before(&self, txid: Txid) -> bool {
+        self.replicator.status_of(&self.name).is_some_and(|status| {
+            status.behind_txids == 0 && status.durable.is_none_or(|durable| durable.txid < txid)
+        })
     }
 
     /// Whether it may only be read.
@@ -105,10 +131,31 @@ impl Hosted {
         let prepared = opened.and_then(|connection| {
             connection.busy_timeout(BUSY)?;
             // The store is what must not lose a commit; the file must not be damaged. Its checkpoints are capture's.
-            connection.execute_batch("PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0")?;
+            let synchronous = match self.durability {
+                Durability::Store => "NORMAL",
+                // Nobody sees a commit before its WAL is synced.
+                Durability::Local => "FULL",
+            };
+            let setup = format!("PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint=0");
+            connection.execute_batch(&setup)?;
             Ok(connection)
         });
         prepared.map_err(|source| HostError::Sqlite { path, source })
+    }
+
+    /// Waits until everything that was committed before the call is where the policy wants it, and tells up to where it
+    /// is in the store. `None`: the store has nothing of it. Cancel-safe.
+    pub async fn acknowledged(&self) -> Result<Option<Revision>, HostError> {
+        let status = self.replicator.status_of(&self.name);
+        match (self.durability, status) {
+            (Durability::Local, Some(status))
+                if !self.is_lost() && !matches!(status.state, ReplicaState::Stopped(_)) =>
+            {
+                Ok(status.durable)
+            }
+            // Also to learn why it is not replicated any more.
+            _ => self.durable().await,
+        }
     }
 
     /// Waits until everything that was committed before the call is in the store, and tells up to where that is.
@@ -146,7 +193,7 @@ impl hrana::Database for Hosted {
     }
 
     async fn durable(&self) -> Result<Revision, Unavailable> {
-        match Hosted::durable(self).await {
+        match self.acknowledged().await {
             Ok(Some(revision)) => Ok(revision),
             // A hosted database has a first page, and its revision, before anybody can use it.
             Ok(None) => Err(Unavailable { reason: format!("'{}' has no revision", self.name()) }),

@@ -3,6 +3,7 @@
 //! ```text
 //! <data-dir>/.lock                         held while a server uses the directory
 //! <data-dir>/.incoming-*                 what is being imported
+//! <data-dir>/.aside-<database>-<time>    what was acknowledged here only, before another server went on without it
 //! <data-dir>/<database>/db.sqlite          the database, with SQLite's -wal and -shm
 //! <data-dir>/<database>/.db.sqlite-aquifer what was shipped of it
 //! <data-dir>/<database>/older/             older revisions, while clients ask for them
@@ -11,6 +12,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use aquifer_format::Timestamp;
 use aquifer_log::DatabaseName;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -103,6 +105,25 @@ impl Files {
             let made = Connection::open(&path)
                 .and_then(|db| db.execute_batch("PRAGMA page_size=4096; PRAGMA journal_mode=WAL"));
             made.map_err(|source| HostError::Sqlite { path, source })
+        })
+        .await
+    }
+
+    /// Keeps all of it under another name, for people to look into.
+    pub(super) async fn set_aside(&self) -> Result<(), HostError> {
+        let dir = self.dir.clone();
+        blocking(move || {
+            let component = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let at = Timestamp::now().as_millis();
+            let aside = dir.with_file_name(format!(".aside-{component}-{at}"));
+            match fs::rename(&dir, &aside) {
+                Ok(()) => {
+                    tracing::warn!(path = %aside.display(), "another server went on without what this file has");
+                    Ok(())
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(e) => Err(io("rename", &dir)(e)),
+            }
         })
         .await
     }

@@ -10,6 +10,7 @@
 
 mod admin;
 mod database;
+mod durability;
 mod error;
 mod files;
 pub mod import;
@@ -21,9 +22,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use aquifer_log::{DatabaseName, DatabaseStore, Store};
+use aquifer_log::{DatabaseName, DatabaseStore, Level, LogError, Store};
 use aquifer_replicate::restore::{RestoreError, Restorer};
 use aquifer_replicate::{Error as ReplicaError, Primary, ReplicaOptions, ReplicaStatus, Replicator, Tracker};
+use futures::TryStreamExt;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -32,6 +34,7 @@ use files::{DataDir, Files};
 use older::Older;
 
 pub use database::Hosted;
+pub use durability::Durability;
 pub use error::HostError;
 pub use pages::{Pages, PinnedPages};
 
@@ -55,6 +58,7 @@ pub struct Hosts {
     data: DataDir,
     replicator: Arc<Replicator>,
     create: Create,
+    durability: Durability,
     open: Mutex<BTreeMap<DatabaseName, Arc<OnceCell<Arc<Hosted>>>>>,
 }
 
@@ -65,7 +69,14 @@ impl Hosts {
         let data = DataDir::open(data_dir.into())?;
         let options = ReplicaOptions { primary: Primary::Store, ..ReplicaOptions::default() };
         let replicator = Arc::new(Replicator::builder(store.clone()).options(options).start());
-        Ok(Hosts { store, data, replicator, create, open: Mutex::default() })
+        let durability = Durability::default();
+        Ok(Hosts { store, data, replicator, create, durability, open: Mutex::default() })
+    }
+
+    /// The same, with answers that wait for something else.
+    #[must_use]
+    pub fn with_durability(self, durability: Durability) -> Hosts {
+        Hosts { durability, ..self }
     }
 
     /// The store.
@@ -127,6 +138,23 @@ impl Hosts {
         Ok(self.log(hosted.name()).control().await?.frozen.is_none())
     }
 
+    /// Asks the store whether other servers have written to a database that is open here. If so it is to be opened anew,
+    /// and true is returned.
+    pub(crate) async fn refresh(&self, hosted: &Hosted) -> Result<bool, HostError> {
+        let Some(has) = hosted.in_store() else { return Ok(false) };
+        let log = self.log(hosted.name());
+        let newest = log.latest_generation().await?;
+        let mut later = log.segments(has.generation, Level::Shipped, has.txid);
+        let later = later.try_next().await.map_err(LogError::from)?;
+        let is_left = newest.is_some_and(|newest| newest.id != has.generation);
+        // Looked at after the listing: what is this server's own is on its way, or known by now.
+        let is_foreign = later.is_some_and(|later| hosted.is_at_rest_before(later.segment.range.last));
+        if is_left || is_foreign {
+            hosted.abandon();
+        }
+        Ok(is_left || is_foreign)
+    }
+
     /// Closes a database that another server has taken over. The next use opens it anew.
     async fn forget(&self, name: &DatabaseName, lost: &Arc<OnceCell<Arc<Hosted>>>) {
         let was_there = {
@@ -159,12 +187,17 @@ impl Hosts {
                     let (database, older) = (self.log(name), Older::new(files.older()));
                     let pages = Pages::new(database, Arc::clone(&self.replicator), tracker, older);
                     let replicator = Arc::clone(&self.replicator);
-                    return Ok(Arc::new(Hosted::new(name.clone(), files, replicator, pages, is_frozen)));
+                    let hosted = Hosted::new(name.clone(), files, replicator, pages, is_frozen);
+                    return Ok(Arc::new(hosted.acknowledging(self.durability)));
                 }
                 Err(e @ (ReplicaError::Outdated { .. } | ReplicaError::Fenced { .. })) => {
                     tracing::info!(database = %name, reason = %e, "the local file is outdated; restoring it");
                     let _ = self.replicator.remove(name).await;
-                    files.discard().await?;
+                    match self.durability {
+                        Durability::Store => files.discard().await?,
+                        // It may have what was acknowledged, and is nowhere else.
+                        Durability::Local => files.set_aside().await?,
+                    }
                 }
                 Err(e) => {
                     let _ = self.replicator.remove(name).await;

@@ -7,6 +7,7 @@ mod admin;
 mod answer;
 mod body;
 mod health;
+mod host;
 mod limits;
 mod listening;
 mod metrics;
@@ -17,10 +18,11 @@ mod request_id;
 mod stalling;
 mod target;
 mod tls;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aquifer_log::DatabaseName;
 use axum::Router;
@@ -50,14 +52,30 @@ pub use listening::{ConnectionLimits, Listening};
 pub use peer::Peer;
 pub use request_id::REQUEST_ID_HEADER;
 pub use tls::{Tls, TlsError};
+pub use wait::WAIT_HEADER;
 
 /// How a server goes about requests.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How much it takes on.
     pub limits: Limits,
     /// Whether every request is told in the log, at level info.
     pub access_log: bool,
+    /// How long a request waits for a revision that it wants to have been reached.
+    pub wait: Duration,
+    /// `shop.example.com` is the database `shop` if this is `example.com`.
+    pub base_domain: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            limits: Limits::default(),
+            access_log: false,
+            wait: Duration::from_secs(10),
+            base_domain: None,
+        }
+    }
 }
 
 /// A server's databases, behind their protocols.
@@ -174,11 +192,15 @@ impl Service {
 
     async fn serve(&self, request: Request) -> Result<Response, Refusal> {
         let (head, body) = request.into_parts();
-        let Target { name, route } = Target::of(&head.method, head.uri.path())?;
+        let host = host::database(&head, self.options.base_domain.as_deref())?;
+        let Target { name, route } = Target::of(&head.method, head.uri.path(), host)?;
         if let Some(seen) = head.extensions.get::<Arc<Seen>>() {
             seen.is(route.name(), Some(&name));
         }
         let access = self.grant(&head)?.access(name.as_str())?;
+        if let Some(revision) = wait::wanted(&head)? {
+            self.reach(&name, revision).await?;
+        }
         let mut place = if route.is_work() { Some(self.gate.enter(&name).await?) } else { None };
         let response = match route {
             Route::Version => StatusCode::OK.into_response(),

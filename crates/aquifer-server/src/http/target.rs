@@ -50,14 +50,16 @@ impl Route {
 }
 
 impl Target {
-    pub(super) fn of(method: &Method, path: &str) -> Result<Target, Refusal> {
+    /// The host's database is that of paths that name none; without one it is the default one.
+    pub(super) fn of(method: &Method, path: &str, host: Option<DatabaseName>) -> Result<Target, Refusal> {
         let path = path.trim_start_matches('/');
         let (name, rest) = match path.strip_prefix("db/") {
             Some(named) => named.split_once('/').unwrap_or((named, "")),
             None => (DEFAULT, path),
         };
+        let is_named = path.starts_with("db/");
         // Clients that drop the last segment of a URL without a slash at its end come here.
-        if path.starts_with("db/") && matches!(name, "v2" | "v3") && matches!(rest, "pipeline" | "cursor") {
+        if is_named && matches!(name, "v2" | "v3") && matches!(rest, "pipeline" | "cursor") {
             return Err(Refusal::not_found(
                 "no database is named: end the client's URL with a slash, as in http://host/db/NAME/"
                     .to_owned(),
@@ -70,6 +72,9 @@ impl Target {
             (&Method::POST, "pull-updates") => Route::Pull,
             _ => return Err(Refusal::not_found(format!("there is no {method} /{path}"))),
         };
+        if let Some(name) = host.filter(|_| !is_named) {
+            return Ok(Target { name, route });
+        }
         // A name that is not UTF-8 when decoded is taken as it stands.
         let decoded = percent_decode_str(name).decode_utf8().unwrap_or(Cow::Borrowed(name));
         let name = decoded.parse().map_err(|e| Refusal::bad(format!("{name}: {e}")))?;
@@ -82,7 +87,7 @@ mod tests {
     use super::*;
 
     fn of(method: &Method, path: &str) -> Option<(String, Route)> {
-        let target = Target::of(method, path).ok()?;
+        let target = Target::of(method, path, None).ok()?;
         Some((target.name.to_string(), target.route))
     }
 
@@ -102,15 +107,23 @@ mod tests {
     }
 
     #[test]
+    fn a_host_names_the_database_of_paths_that_do_not() {
+        let of =
+            |path| Target::of(&Method::POST, path, Some("till".parse().unwrap())).unwrap().name.to_string();
+        assert_eq!(of("/v2/pipeline"), "till");
+        assert_eq!(of("/db/shop/v2/pipeline"), "shop");
+    }
+
+    #[test]
     fn a_url_without_a_slash_at_its_end_is_explained() {
-        let refusal = Target::of(&Method::POST, "/db/v2/pipeline").unwrap_err();
+        let refusal = Target::of(&Method::POST, "/db/v2/pipeline", None).unwrap_err();
         assert!(format!("{refusal:?}").contains("slash"), "{refusal:?}");
     }
 
     proptest::proptest! {
         #[test]
         fn no_path_panics(path in "\\PC*|/db/[%/a-z0-9]*") {
-            let _ = Target::of(&Method::POST, &path);
+            let _ = Target::of(&Method::POST, &path, None);
         }
     }
 }

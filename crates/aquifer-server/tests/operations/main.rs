@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set the stage should fail")]
 
 mod admin;
+mod durability;
 mod limits;
 mod observation;
 mod stage;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aquifer_log::Store;
 use aquifer_server::auth::{AuthOptions, Authority};
-use aquifer_server::hosted::{Create, Hosts};
+use aquifer_server::hosted::{Create, Durability, HostError, Hosts};
 use aquifer_server::hrana::Settings;
 use aquifer_server::http::{ConnectionLimits, Listening, Options, Service, Tls};
 use aquifer_testkit::fault_store::FaultStore;
@@ -26,6 +26,7 @@ pub(crate) struct Setup {
     pub(crate) options: Options,
     pub(crate) connections: ConnectionLimits,
     pub(crate) tls: Option<Tls>,
+    pub(crate) durability: Durability,
 }
 
 pub(crate) struct Stage {
@@ -41,6 +42,13 @@ impl Stage {
         Stage { dir: TempDir::new().unwrap(), faults, store }
     }
 
+    /// Another machine, with a network of its own to the same store.
+    pub(crate) fn beside(&self) -> Stage {
+        let faults = FaultStore::new(Arc::clone(self.faults.inner()));
+        let store = Store::from_object_store(Arc::new(faults.clone()), "test");
+        Stage { dir: TempDir::new().unwrap(), faults, store }
+    }
+
     /// Without tokens it lets everybody in, and administer.
     pub(crate) async fn server(&self, name: &str, setup: Setup) -> Server {
         let auth = AuthOptions {
@@ -49,19 +57,30 @@ impl Stage {
             tokens: setup.tokens.iter().map(ToString::to_string).collect(),
             ..AuthOptions::default()
         };
-        let hosts = Hosts::new(self.store.clone(), self.dir.path().join(name), Create::OnDemand).unwrap();
+        let mut hosts = Hosts::new(self.store.clone(), self.dir.path().join(name), Create::OnDemand);
+        // Of one that has just vanished.
+        eventually("the directory is free", async || {
+            if matches!(hosts, Err(HostError::DataDirInUse(_))) {
+                hosts = Hosts::new(self.store.clone(), self.dir.path().join(name), Create::OnDemand);
+            }
+            hosts.is_ok()
+        })
+        .await;
+        let hosts = hosts.unwrap();
+        let hosts = hosts.with_durability(setup.durability);
         let service = Service::with(hosts, Authority::new(&auth).unwrap(), setup.settings, setup.options);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let listening = Listening::new(listener, setup.connections, setup.tls);
-        tokio::spawn(listening.serve(service.router(), std::future::pending()));
-        Server { address, service }
+        let task = tokio::spawn(listening.serve(service.router(), std::future::pending()));
+        Server { address, service, task }
     }
 }
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) service: Arc<Service>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 /// An answer, read to its end.
@@ -94,16 +113,32 @@ impl Server {
         self.exchange(method, path, head, body.as_bytes()).await
     }
 
+    /// To a host of another name.
+    pub(crate) async fn send_to(&self, host: &str, method: &str, path: &str, body: &str) -> Answer {
+        self.exchange_with(host, method, path, &[], body.as_bytes()).await
+    }
+
     pub(crate) async fn send_bytes(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         self.exchange(method, path, &[], body).await
     }
 
     async fn exchange(&self, method: &str, path: &str, head: &[&str], body: &[u8]) -> Answer {
+        self.exchange_with("aquifer", method, path, head, body).await
+    }
+
+    async fn exchange_with(
+        &self,
+        host: &str,
+        method: &str,
+        path: &str,
+        head: &[&str],
+        body: &[u8],
+    ) -> Answer {
         let mut socket = TcpStream::connect(self.address).await.unwrap();
         let head: String = head.iter().flat_map(|line| [line, "\r\n"]).collect();
         let len = body.len();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: aquifer\r\nconnection: close\r\n{head}content-length: {len}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{head}content-length: {len}\r\n\r\n"
         );
         socket.write_all(request.as_bytes()).await.unwrap();
         // A server that refuses the body may have closed before it was sent.
@@ -131,6 +166,19 @@ impl Server {
         assert_eq!(answer["results"][0]["type"], "ok", "{answer}");
         let rows = answer["results"][0]["response"]["result"]["rows"].as_array().unwrap().clone();
         rows.iter().map(|row| row[0]["value"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The same, or nothing if it does not succeed.
+    pub(crate) async fn values_or_none(&self, base: &str, sql: &str) -> Vec<String> {
+        let answer = self.execute(base, &[], sql).await.json();
+        let rows = answer["results"][0]["response"]["result"]["rows"].as_array().cloned().unwrap_or_default();
+        rows.iter().filter_map(|row| Some(row[0]["value"].as_str()?.to_owned())).collect()
+    }
+
+    /// Its process is killed.
+    pub(crate) async fn vanish(self) {
+        self.task.abort();
+        let _ = self.task.await;
     }
 
     /// The value of a line of `/metrics`.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use aquifer_log::Store;
 use aquifer_log::store::Patience;
 use aquifer_server::auth::{AuthOptions, Authority};
-use aquifer_server::hosted::{Create, Hosts};
-use aquifer_server::http::{ConnectionLimits, Listening, Service};
+use aquifer_server::hosted::{Create, Durability, Hosts};
+use aquifer_server::http::{ConnectionLimits, Listening, Options, Service};
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -40,6 +40,14 @@ pub(crate) struct Serve {
     /// When databases come into being
     #[arg(long, value_name = "WHEN", default_value = "on-demand")]
     create: CreateWhen,
+
+    /// What an answer waits for
+    #[arg(long, value_name = "WHERE", default_value = "store")]
+    durability: DurableWhere,
+
+    /// Databases by host as well: shop.example.com is the database shop if this is example.com
+    #[arg(long, value_name = "DOMAIN")]
+    base_domain: Option<String>,
 
     /// File with public keys of those who issue tokens (JWT): PEM, JWKS, or a raw Ed25519 key in base64; may be repeated
     #[arg(long, value_name = "FILE")]
@@ -75,6 +83,14 @@ enum CreateWhen {
     Admin,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DurableWhere {
+    /// Everything that it wrote, or could have seen, is in the store
+    Store,
+    /// It is synced to this machine's disk; it is lost with it, and where another server takes over before it is shipped
+    Local,
+}
+
 impl Serve {
     pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
         aquifer_sqlite::check_build().map_err(CliError::Build)?;
@@ -86,11 +102,16 @@ impl Serve {
             CreateWhen::OnDemand => Create::OnDemand,
             CreateWhen::Admin => Create::Admin,
         };
-        let hosts = Hosts::new(store, &self.data_dir, create)?;
+        let durability = match self.durability {
+            DurableWhere::Store => Durability::Store,
+            DurableWhere::Local => Durability::Local,
+        };
+        let hosts = Hosts::new(store, &self.data_dir, create)?.with_durability(durability);
         let failed = |source| CliError::Serve { address: self.listen, source };
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (settings, options) = (self.limits.settings(&self.observe), self.limits.options(&self.observe));
+        let options = Options { base_domain: self.base_domain.clone(), ..options };
         let service = Service::with(hosts, authority, settings, options);
         let metrics = match self.observe.metrics {
             Some(address) => Some(serve_metrics(address, &service).await?),

@@ -47,6 +47,10 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "LENGTH", default_value = "30s")]
     statement_timeout: Length,
 
+    /// How long a request waits for a revision that it names (aquifer-wait)
+    #[arg(long, value_name = "LENGTH", default_value = "10s")]
+    wait_timeout: Length,
+
     /// How long a request's head may take to arrive, and an idle connection stays open
     #[arg(long, value_name = "LENGTH", default_value = "1m")]
     idle_timeout: Length,
@@ -104,6 +108,8 @@ impl LimitArgs {
                 ..Limits::default()
             },
             access_log: observe.access_log,
+            wait: self.wait_timeout.0,
+            ..Options::default()
         }
     }
 
