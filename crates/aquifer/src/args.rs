@@ -6,8 +6,8 @@ use aquifer_log::StoreUrl;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    compact, completions, config, copy, doctor, import, info, ls, replicate, restore, rm, serve, snapshot,
-    verify,
+    admin, compact, completions, config, copy, doctor, import, info, ls, replicate, restore, rm, serve,
+    snapshot, verify,
 };
 use crate::config::{Origin, ReplicateSettings, Setting};
 use crate::exit::Exit;
@@ -59,6 +59,7 @@ pub(crate) enum Command {
     Restore(restore::Restore),
     Serve(Box<serve::Serve>),
     Import(import::Import),
+    Admin(admin::Admin),
     Ls(ls::Ls),
     Info(info::Info),
     Verify(verify::Verify),
@@ -112,6 +113,17 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn packaged_command_lines_are_understood() {
+        let unit = include_str!("../../../packaging/aquifer-serve.service");
+        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+        Cli::try_parse_from(start.split_whitespace()).unwrap();
+        let image = include_str!("../../../Dockerfile");
+        let default = image.lines().find_map(|line| line.strip_prefix("CMD ")).unwrap();
+        let default: Vec<String> = serde_json::from_str(default).unwrap();
+        Cli::try_parse_from(std::iter::once("aquifer".to_owned()).chain(default)).unwrap();
     }
 
     /// The part of a page under a heading, up to the next one of the same rank.

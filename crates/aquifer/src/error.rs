@@ -87,6 +87,12 @@ pub(crate) enum CliError {
     #[error("cannot import {}: {source}", file.display())]
     Import { file: PathBuf, source: Box<ImportError> },
 
+    #[error("cannot ask {server}")]
+    Asked { server: String, source: reqwest::Error },
+
+    #[error("{server}: {reason}")]
+    Answered { server: String, reason: String, exit: Exit },
+
     /// Two servers could acknowledge commits of which one is lost.
     #[error(
         "{store} does not keep two servers of one database apart ({seen}): use a store that honours put-if-absent, or, \
@@ -156,7 +162,8 @@ impl CliError {
                 _ => Exit::Error,
             },
             CliError::Replicate(e) => of_replicate(e),
-            CliError::Outage { .. } => Exit::Unavailable,
+            CliError::Outage { .. } | CliError::Asked { .. } => Exit::Unavailable,
+            CliError::Answered { exit, .. } => *exit,
             CliError::Import { source, .. } => match &**source {
                 ImportError::Host(HostError::Exists(_) | HostError::Deleted { .. }) => Exit::Exists,
                 ImportError::Host(HostError::Log(e)) => of_log(e),

@@ -79,6 +79,7 @@ async fn command(session: &Session, command: Command) -> Result<Exit, CliError> 
         Command::Restore(restore) => restore.run(session).await,
         Command::Serve(serve) => serve.run(session).await,
         Command::Import(import) => import.run(session).await,
+        Command::Admin(admin) => admin.run(session).await,
         Command::Ls(ls) => ls.run(session).await,
         Command::Info(info) => info.run(session).await,
         Command::Verify(verify) => verify.run(session).await,

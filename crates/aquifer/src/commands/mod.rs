@@ -1,8 +1,10 @@
 //! One file per command: what it is called with, the call of the library, and what it prints.
 
+pub(crate) mod admin;
 pub(crate) mod compact;
 pub(crate) mod completions;
 pub(crate) mod config;
+mod confirm;
 pub(crate) mod copy;
 pub(crate) mod doctor;
 pub(crate) mod import;

@@ -1,14 +1,14 @@
 //! `aquifer rm NAME`
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use aquifer_format::{GenerationId, Timestamp};
 use aquifer_log::{DatabaseName, DatabaseStore, RemoveError, remove_generation};
 use clap::Args;
 use futures::TryStreamExt;
 use serde::Serialize;
-use tokio::sync::oneshot;
 
+use super::confirm::confirm;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::Report;
@@ -58,7 +58,7 @@ impl Rm {
             session.output.print(&done)?;
             return Ok(Exit::Ok);
         }
-        self.confirm(&describe(&database, &doomed).await?).await?;
+        confirm("delete", &describe(&database, &doomed).await?, self.yes).await?;
         if self.is_all() {
             done.objects = database.purge().await?;
             done.generations = doomed;
@@ -107,19 +107,6 @@ impl Rm {
         }
         Ok(doomed)
     }
-
-    async fn confirm(&self, what: &str) -> Result<(), CliError> {
-        if self.yes {
-            return Ok(());
-        }
-        if !io::stdin().is_terminal() {
-            return Err(CliError::Unconfirmed(what.to_owned()));
-        }
-        match ask(format!("delete {what}? [y/N] ")).await.as_deref() {
-            Some("y" | "yes") => Ok(()),
-            _ => Err(CliError::Declined),
-        }
-    }
 }
 
 /// What would be deleted, for people.
@@ -135,22 +122,6 @@ async fn describe(database: &DatabaseStore, doomed: &[GenerationId]) -> Result<S
         }
         several => format!("{} generations of '{name}' in {store}: {bytes}", several.len()),
     })
-}
-
-/// Asks on the terminal. On a thread of its own, which does not keep an interrupted process from ending.
-async fn ask(question: String) -> Option<String> {
-    let (answer, answered) = oneshot::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let asked = write!(io::stderr(), "{question}")
-            .and_then(|()| io::stderr().flush())
-            .and_then(|()| io::stdin().read_line(&mut line));
-        if asked.is_ok() {
-            // Nobody waits for it any more where the process is ending.
-            drop(answer.send(line.trim().to_lowercase()));
-        }
-    });
-    answered.await.ok()
 }
 
 impl Report for Done {
