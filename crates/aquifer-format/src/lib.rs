@@ -10,5 +10,6 @@ pub mod segment;
 pub mod types;
 
 pub use types::{
-    DbChecksum, GenerationId, PageHash, PageSize, Pgno, Revision, Timestamp, Txid, TxidRange, WriterNonce,
+    DbChecksum, GenerationId, Moment, PageHash, PageSize, Pgno, Revision, Timestamp, Txid, TxidRange,
+    WriterNonce,
 };

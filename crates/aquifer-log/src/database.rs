@@ -11,7 +11,6 @@ use crate::error::LogError;
 use crate::generation::GenerationRecord;
 use crate::layout::{Layout, Level, ObjectKind, SegmentKey};
 use crate::name::DatabaseName;
-use crate::owner::OwnerRecord;
 use crate::segment_io::SegmentHandle;
 use crate::store::{Created, Key, Listing, ObjectInfo, Patience, Prefix, Store, StoreError};
 
@@ -273,21 +272,6 @@ impl DatabaseStore {
             }
             OpenError::NeedMore { .. } => unreachable!("the whole object was given"),
         })
-    }
-
-    /// Who opened the database for writing last.
-    pub async fn owner(&self) -> Result<Option<OwnerRecord>, LogError> {
-        let key = self.layout.owner();
-        match self.store.get(&key).await {
-            Ok(bytes) => OwnerRecord::decode(&self.store, &key, &bytes).map(Some),
-            Err(e) if e.is_not_found() => Ok(None),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// Says who opens the database. Advisory: the last one to say so stands.
-    pub async fn set_owner(&self, owner: &OwnerRecord) -> Result<(), LogError> {
-        Ok(self.store.put(&self.layout.owner(), owner.encode()).await?)
     }
 
     fn taken(&self, key: Key) -> LogError {

@@ -9,12 +9,12 @@
 //! <database>/<generation>/retired.json                    what retention will delete, and since when it knows
 //! <database>/first.json                                   the generation that it begins with, created only if absent
 //! <database>/control.json                                 what an administrator has said of it
-//! <database>/owner.json                                   advisory
-//! servers/<server>.json                                   advisory
+//! <database>/owner/<epoch>.json                           who serves it, created only if absent
+//! servers/<server>.json                                   a server's sign of life
 //! .aquifer/deleted/<database>                             that it was deleted, and may still be there
 //! ```
 //!
-//! Txids are 16 hexadecimal digits, so that names sort as numbers. Parsing is strict: what is not exactly as
+//! Txids and epochs are 16 hexadecimal digits, so that names sort as numbers. Parsing is strict: what is not exactly as
 //! this module writes it is of unknown purpose, and left alone.
 
 use std::fmt;
@@ -32,8 +32,9 @@ const GROUPS: &str = ".groups";
 const GENERATION_RECORD: &str = "generation.json";
 const RETIRED_RECORD: &str = "retired.json";
 const FIRST_RECORD: &str = "first.json";
-const OWNER_RECORD: &str = "owner.json";
 const CONTROL_RECORD: &str = "control.json";
+const OWNERS: &str = "owner";
+const JSON: &str = ".json";
 
 /// Where the servers of a store announce themselves. No database has this name.
 pub(crate) const SERVERS: &str = "servers";
@@ -195,9 +196,21 @@ impl Layout {
         self.database.key(FIRST_RECORD)
     }
 
-    /// Which server opened the database last.
-    pub fn owner(&self) -> Key {
-        self.database.key(OWNER_RECORD)
+    /// The claims of servers.
+    pub fn owners(&self) -> Prefix {
+        self.database.dir(OWNERS)
+    }
+
+    /// The claim of this epoch.
+    pub fn owner(&self, epoch: u64) -> Key {
+        self.owners().key(&format!("{epoch:016x}{JSON}"))
+    }
+
+    /// The epoch of a claim, by its key.
+    pub fn epoch(&self, key: &Key) -> Option<u64> {
+        let name = self.owners().strip(key)?.strip_suffix(JSON)?;
+        let epoch = u64::from_str_radix(name, 16).ok()?;
+        (self.owner(epoch) == *key).then_some(epoch)
     }
 
     /// What an administrator has said of the database.
@@ -298,8 +311,12 @@ mod tests {
             |key: Key| key.as_str().strip_prefix(&format!("app.db/{generation}/")).unwrap().to_owned();
         let nonce = WriterNonce::from_bytes([0xab; 16]);
         assert_eq!(layout.first().as_str(), "app.db/first.json");
-        assert_eq!(layout.owner().as_str(), "app.db/owner.json");
         assert_eq!(layout.control().as_str(), "app.db/control.json");
+        assert_eq!(layout.owner(26).as_str(), "app.db/owner/000000000000001a.json");
+        assert_eq!(layout.epoch(&layout.owner(26)), Some(26));
+        for other in ["app.db/owner/1a.json", "app.db/owner.json", "app.db/owner/000000000000001A.json"] {
+            assert_eq!(layout.epoch(&Key::parse(other).unwrap()), None, "{other}");
+        }
         assert_eq!(under(layout.generation_record(generation)), "generation.json");
         assert_eq!(under(layout.retired_record(generation)), "retired.json");
         let retired = layout.retired_record(generation);

@@ -39,7 +39,7 @@ pub use generation::GenerationRecord;
 pub use layout::{Level, SegmentKey};
 pub use merge::{Merge, MergedPage, PageSink};
 pub use name::{DatabaseName, DatabaseNameError};
-pub use owner::{OwnerRecord, ServerRecord};
+pub use owner::{Owner, OwnerRecord, ServerRecord};
 pub use plan::{Plan, PlanError, Step, Target};
 pub use remove::{RemoveError, remove_database, remove_generation};
 pub use retain::{Retained, Retention, retain};

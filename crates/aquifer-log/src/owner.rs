@@ -1,61 +1,129 @@
-//! Who has a database open, and which servers there are: advice for routing and for people. Safety never rests
-//! on it: that is the put-if-absent of level 0.
+//! Who serves a database, and which servers there are.
+//!
+//! A server claims a database before it serves it: it creates `owner/<epoch>.json` under the next epoch, only if that
+//! is free. So claims follow each other in one order that all servers agree on, and the newest one stands until its
+//! server gives the database back, or is gone: see `aquifer_server::cluster` for when that is so.
+//!
+//! Claims keep servers from answering with what another one has already changed. That no acknowledged commit is lost
+//! does not rest on them: that is the put-if-absent of level 0.
 
-use aquifer_format::{Timestamp, WriterNonce};
+use aquifer_format::Timestamp;
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::database::DatabaseStore;
 use crate::error::LogError;
 use crate::generation::{decode, encode};
 use crate::layout;
-use crate::store::{Store, StoreError};
+use crate::store::{Key, Store, StoreError};
 
-/// What `owner.json` holds: who opened the database for writing last.
+/// What `owner/<epoch>.json` holds: who claimed the database for serving.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerRecord {
-    /// Name of the machine.
+    /// The server: it announces itself under `servers/` for as long as the claim stands.
+    pub server: Uuid,
+    /// Name of its machine.
     pub host: String,
-    /// Where requests for the database should go, if its owner takes any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    /// The server, if it is one: it announces itself under `servers/`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server: Option<Uuid>,
-    /// Grows by one with each change of owner, as far as owners knew of each other.
-    pub epoch: u64,
-    /// Since when.
+    /// Since when, by its clock.
     pub since: Timestamp,
-    /// The nonce of the segments that it writes.
-    pub writer: WriterNonce,
+    /// Whether it has given the database back: everything that it acknowledged is in the store, and anyone may claim it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
+}
+
+/// A claim: its epoch, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Owner {
+    /// Grows by one with each claim; the first is 1.
+    pub epoch: u64,
+    /// The record.
+    #[serde(flatten)]
+    pub record: OwnerRecord,
 }
 
 impl OwnerRecord {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        encode(self)
-    }
-
-    pub(crate) fn decode(
-        store: &Store,
-        key: &crate::store::Key,
-        bytes: &[u8],
-    ) -> Result<OwnerRecord, LogError> {
+    pub(crate) fn decode(store: &Store, key: &Key, bytes: &[u8]) -> Result<OwnerRecord, LogError> {
         decode(store, key, bytes)
     }
 }
 
+impl DatabaseStore {
+    /// The newest claim. One LIST and one GET.
+    pub async fn owner(&self) -> Result<Option<Owner>, LogError> {
+        loop {
+            let Some(epoch) = self.epochs(0).await?.pop() else { return Ok(None) };
+            let key = self.layout().owner(epoch);
+            match self.store().get(&key).await {
+                Ok(bytes) => {
+                    let record = OwnerRecord::decode(self.store(), &key, &bytes)?;
+                    return Ok(Some(Owner { epoch, record }));
+                }
+                // A newer one has come since.
+                Err(e) if e.is_not_found() => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Claims the database under an epoch, which is to be the one after the newest claim's, and that one's server gone:
+    /// whether the claim is this record's now. Claims before it are deleted then.
+    ///
+    /// After an error, and if the future is dropped, the claim may be made: call again with the very same record.
+    pub async fn claim(&self, epoch: u64, record: &OwnerRecord) -> Result<bool, LogError> {
+        if !self.store().create(&self.layout().owner(epoch), encode(record)).await?.is_ours() {
+            return Ok(false);
+        }
+        // Names of claims become free when newer claims delete them: a server that stood still between its look and its
+        // create would be given an epoch that was long ago. The newest is never deleted, so that a look tells.
+        let mut epochs = self.epochs(epoch.saturating_sub(OLD_CLAIMS)).await?;
+        let is_newest = epochs.last() == Some(&epoch);
+        epochs.retain(|old| *old < epoch || !is_newest && *old == epoch);
+        let old: Vec<Key> = epochs.into_iter().map(|old| self.layout().owner(old)).collect();
+        if !old.is_empty() {
+            self.store().delete_many(&old).await?;
+        }
+        Ok(is_newest)
+    }
+
+    /// Gives the database back: to be called only by who claimed this epoch, when everything that it acknowledged is in
+    /// the store, and it acknowledges nothing more.
+    pub async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
+        let released = OwnerRecord { released: true, ..owner.record.clone() };
+        self.store().put(&self.layout().owner(owner.epoch), encode(&released)).await
+    }
+
+    /// The epochs of claims after this one, ascending.
+    async fn epochs(&self, after: u64) -> Result<Vec<u64>, StoreError> {
+        let (layout, after) = (self.layout(), self.layout().owner(after));
+        let listing = self.store().list(&layout.owners(), Some(&after));
+        let epochs = listing.try_filter_map(|info| async move { Ok(layout.epoch(&info.key)) });
+        match epochs.try_collect().await {
+            Err(StoreError::NoStore { .. }) => Ok(Vec::new()),
+            epochs => epochs,
+        }
+    }
+}
+
+/// A claim deletes only so many before it: the listing that tells that it is the newest is of one page.
+const OLD_CLAIMS: u64 = 64;
+
 /// What `servers/<id>.json` holds: a server's address and sign of life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerRecord {
-    /// Its id, as in the object's name.
+    /// Its id, as in the object's name: new after each time that it did not live, as others saw it.
     pub id: Uuid,
     /// Name of the machine.
     pub host: String,
-    /// Where it takes requests.
-    pub url: String,
-    /// When it started.
+    /// Where it takes requests, if others can reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// When it announced itself first, by its clock.
     pub started: Timestamp,
-    /// When it last said that it lives.
-    pub alive: Timestamp,
+    /// Grows with each sign of life. Whoever sees the same number for as long as `lease_millis` may take it for gone.
+    pub beat: u64,
+    /// For how long one sign of life counts, in milliseconds.
+    pub lease_millis: u64,
 }
 
 impl ServerRecord {
@@ -64,7 +132,7 @@ impl ServerRecord {
         store.put(&layout::server(self.id), encode(self)).await
     }
 
-    /// The server of this id, if it announced itself.
+    /// The server of this id, if it announced itself and has not ended.
     pub async fn find(store: &Store, id: Uuid) -> Result<Option<ServerRecord>, LogError> {
         let key = layout::server(id);
         match store.get(&key).await {
@@ -72,5 +140,10 @@ impl ServerRecord {
             Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Says that the server of this id has ended: nothing that it claimed is its own any more.
+    pub async fn end(store: &Store, id: Uuid) -> Result<(), StoreError> {
+        store.delete(&layout::server(id)).await
     }
 }

@@ -10,7 +10,7 @@ use aquifer_format::{
 };
 use aquifer_log::layout::ObjectKind;
 use aquifer_log::{
-    DatabaseName, DatabaseStore, GenerationRecord, Level, LogError, SegmentKey, Shipped, Store,
+    DatabaseName, DatabaseStore, GenerationRecord, Level, LogError, OwnerRecord, SegmentKey, Shipped, Store,
 };
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -73,17 +73,8 @@ async fn the_newest_generation_is_found_whatever_the_clock_did() {
             assert_eq!(Some(&latest), made.last());
             assert_eq!(latest.record, record);
         }
-        db.set_owner(&aquifer_log::OwnerRecord {
-            host: "h".to_owned(),
-            url: None,
-            server: None,
-            epoch: 3,
-            since: Timestamp::from_millis(0),
-            writer,
-        })
-        .await
-        .unwrap();
-        assert_eq!(db.owner().await.unwrap().unwrap().epoch, 3);
+        // Claims beside them are no generations.
+        assert!(db.claim(1, &claim(1)).await.unwrap());
 
         let ids: Vec<_> = db.generation_ids().try_collect().await.unwrap();
         made.reverse();
@@ -265,6 +256,54 @@ async fn damage_and_misplacement_are_said_with_the_objects_name() {
         store.put(handle.key(), object.slice(..2000)).await.unwrap();
         let error = handle.fetch(0..info.groups().len()).await.unwrap_err();
         assert!(matches!(error, LogError::Segment { .. }), "{error}");
+    })
+    .await;
+}
+
+fn claim(server: u128) -> OwnerRecord {
+    OwnerRecord {
+        server: uuid::Uuid::from_u128(server),
+        host: "h".to_owned(),
+        since: Timestamp::from_millis(0),
+        released: false,
+    }
+}
+
+#[tokio::test]
+async fn of_servers_that_claim_a_database_at_once_one_gets_it() {
+    each_store(async |store| {
+        let db = database(&store, "app.db");
+        assert_eq!(db.owner().await.unwrap(), None);
+        for epoch in 1..4 {
+            let claims = (0..5).map(|server| {
+                let db = db.clone();
+                async move { db.claim(epoch, &claim(server)).await.unwrap().then_some(server) }
+            });
+            let won: Vec<_> = futures::future::join_all(claims).await.into_iter().flatten().collect();
+            assert_eq!(won.len(), 1, "{won:?}");
+            let owner = db.owner().await.unwrap().unwrap();
+            assert_eq!((owner.epoch, owner.record.clone()), (epoch, claim(won[0])));
+            // The same claim again: an answer was lost.
+            assert!(db.claim(epoch, &claim(won[0])).await.unwrap());
+            db.release(&owner).await.unwrap();
+            assert!(db.owner().await.unwrap().unwrap().record.released);
+        }
+        let claims: Vec<_> = store.list(&db.layout().owners(), None).try_collect().await.unwrap();
+        assert_eq!(claims.len(), 1, "{claims:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_epoch_that_was_long_ago_is_nobodys_again() {
+    each_store(async |store| {
+        let db = database(&store, "app.db");
+        for epoch in 1..4 {
+            assert!(db.claim(epoch, &claim(1)).await.unwrap());
+        }
+        // It looked when there was no claim, and stood still since: the name is free.
+        assert!(!db.claim(1, &claim(2)).await.unwrap());
+        assert_eq!(db.owner().await.unwrap().unwrap().epoch, 3);
     })
     .await;
 }

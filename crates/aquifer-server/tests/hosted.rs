@@ -2,24 +2,45 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set the stage should fail")]
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use aquifer_log::{DatabaseName, Store};
-use aquifer_server::hosted::{Create, HostError, Hosted, Hosts};
+use aquifer_server::cluster::ClusterOptions;
+use aquifer_server::hosted::{Create, HostError, HostOptions, Hosted, Hosts};
+use aquifer_testkit::fault_store::{Fault, FaultStore, Op, Rule};
 use tempfile::TempDir;
+
+/// Longer than anything here takes on a loaded machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// No test waits for the end of such a lease.
+const LONG: Duration = Duration::from_hours(1);
+const SHORT: Duration = Duration::from_millis(150);
 
 struct Stage {
     dir: TempDir,
-    store: Store,
+    objects: FaultStore,
 }
 
 impl Stage {
     fn new() -> Stage {
-        Stage { dir: TempDir::new().unwrap(), store: Store::open(&"memory://".parse().unwrap()).unwrap() }
+        Stage { dir: TempDir::new().unwrap(), objects: FaultStore::in_memory() }
     }
 
     fn server(&self, name: &str) -> Hosts {
-        Hosts::new(self.store.clone(), self.dir.path().join(name), Create::OnDemand).unwrap()
+        self.server_with(name, HostOptions::default()).0
+    }
+
+    /// A server with a lease of this length, and what comes between it and the store.
+    fn leased(&self, name: &str, lease: Duration) -> (Hosts, FaultStore) {
+        let cluster = ClusterOptions { lease, ..ClusterOptions::default() };
+        self.server_with(name, HostOptions { cluster, ..HostOptions::default() })
+    }
+
+    fn server_with(&self, name: &str, options: HostOptions) -> (Hosts, FaultStore) {
+        let link = FaultStore::new(Arc::clone(self.objects.inner()));
+        let store = Store::from_object_store(Arc::new(link.clone()), "test");
+        (Hosts::new(store, self.dir.path().join(name), options).unwrap(), link)
     }
 }
 
@@ -37,12 +58,25 @@ fn rows(hosted: &Hosted) -> BTreeSet<i64> {
     rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
 
+/// Opens a database that another server has, when that one's lease has run out.
+async fn take_over(server: &Hosts) -> Arc<Hosted> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match server.open(&app()).await {
+            Ok(hosted) => return hosted,
+            Err(HostError::Elsewhere(..)) => assert!(Instant::now() < deadline, "never taken over"),
+            Err(e) => panic!("{e}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS t(k INTEGER PRIMARY KEY)";
 
 #[tokio::test]
 async fn a_server_on_an_empty_disk_serves_all_that_was_acknowledged() {
     let stage = Stage::new();
-    let first = stage.server("a");
+    let (first, _) = stage.leased("a", SHORT);
     let hosted = first.open(&app()).await.unwrap();
     execute(&hosted, TABLE);
     execute(&hosted, "INSERT INTO t VALUES(1), (2)");
@@ -51,7 +85,7 @@ async fn a_server_on_an_empty_disk_serves_all_that_was_acknowledged() {
     std::mem::forget(hosted);
     drop(first);
     let second = stage.server("b");
-    let hosted = second.open(&app()).await.unwrap();
+    let hosted = take_over(&second).await;
     assert_eq!(rows(&hosted), [1, 2].into());
     assert_eq!(hosted.durable().await.unwrap().unwrap(), revision);
     execute(&hosted, "INSERT INTO t VALUES(3)");
@@ -74,63 +108,199 @@ async fn a_restart_continues_the_local_file() {
 }
 
 #[tokio::test]
+async fn after_a_crash_a_server_does_not_wait_for_itself() {
+    let stage = Stage::new();
+    for k in 1..4 {
+        let (server, _) = stage.leased("a", LONG);
+        let hosted = server.open(&app()).await.unwrap();
+        execute(&hosted, TABLE);
+        execute(&hosted, &format!("INSERT INTO t VALUES({k})"));
+        hosted.durable().await.unwrap();
+        assert_eq!(rows(&hosted), (1..=k).collect());
+        drop(hosted);
+        drop(server);
+    }
+}
+
+#[tokio::test]
+async fn a_database_has_one_server_until_that_one_gives_it_back() {
+    let stage = Stage::new();
+    let ((a, _), (b, _)) = (stage.leased("a", LONG), stage.leased("b", LONG));
+    let first = a.open(&app()).await.unwrap();
+    execute(&first, TABLE);
+    execute(&first, "INSERT INTO t VALUES(1)");
+    first.durable().await.unwrap();
+    assert!(matches!(b.open(&app()).await, Err(HostError::Elsewhere(..))));
+    a.shutdown().await.unwrap();
+    let second = b.open(&app()).await.unwrap();
+    assert_eq!(rows(&second), [1].into());
+    // Whoever still has the old one learns nothing from it, and changes nothing by it.
+    assert!(matches!(first.connect(true), Err(HostError::TakenOver(_))));
+    assert!(matches!(first.durable().await, Err(HostError::TakenOver(_))));
+    assert!(matches!(a.open(&app()).await, Err(HostError::Stopping)));
+}
+
+#[tokio::test]
 async fn a_server_that_was_overtaken_acknowledges_nothing_and_forgets_what_it_did_not() {
     let stage = Stage::new();
-    let (a, b) = (stage.server("a"), stage.server("b"));
+    let ((a, link), b) = (stage.leased("a", SHORT), stage.server("b"));
     let old = a.open(&app()).await.unwrap();
     execute(&old, TABLE);
     execute(&old, "INSERT INTO t VALUES(1)");
     old.durable().await.unwrap();
-    // It pauses; another one goes on.
-    let new = b.open(&app()).await.unwrap();
+    // It is cut off; another one goes on.
+    link.set_offline(true);
+    let new = take_over(&b).await;
     execute(&new, "INSERT INTO t VALUES(2)");
     new.durable().await.unwrap();
     execute(&old, "INSERT INTO t VALUES(100)");
+    link.set_offline(false);
     assert!(matches!(old.durable().await, Err(HostError::TakenOver(_))));
     assert!(old.is_lost());
     assert!(matches!(old.connect(true), Err(HostError::TakenOver(_))));
-    // Opened anew, it has what the other one acknowledged, and may go on from there.
+    assert!(matches!(a.open(&app()).await, Err(HostError::Elsewhere(..))));
+    b.shutdown().await.unwrap();
     let again = a.open(&app()).await.unwrap();
     assert_eq!(rows(&again), [1, 2].into());
     execute(&again, "INSERT INTO t VALUES(3)");
     again.durable().await.unwrap();
-    execute(&new, "INSERT INTO t VALUES(200)");
-    assert!(matches!(new.durable().await, Err(HostError::TakenOver(_))));
-    assert_eq!(rows(&b.open(&app()).await.unwrap()), [1, 2, 3].into());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_that_fight_for_a_database_lose_no_acknowledged_commit() {
+#[tokio::test]
+async fn a_server_that_was_overtaken_tells_nothing_of_what_it_last_knew() {
     let stage = Stage::new();
-    let servers = [stage.server("a"), stage.server("b"), stage.server("c")].map(Arc::new);
-    let fights = servers.iter().enumerate().map(|(at, server)| {
-        let server = Arc::clone(server);
-        tokio::spawn(async move {
-            let mut acknowledged = Vec::new();
-            for n in 0..20 {
-                let k = at as i64 * 1000 + n;
+    let ((a, link), b) = (stage.leased("a", SHORT), stage.server("b"));
+    let old = a.open(&app()).await.unwrap();
+    execute(&old, TABLE);
+    old.durable().await.unwrap();
+    // Its signs of life do not arrive. It commits nothing, so that no put of it meets one of the other server's.
+    link.inject(Rule::on(Op::Put, "servers/", Fault::Unreachable));
+    let new = take_over(&b).await;
+    execute(&new, "INSERT INTO t VALUES(2)");
+    new.durable().await.unwrap();
+    assert_eq!(rows(&old), [].into());
+    assert!(old.durable().await.is_err());
+    link.clear();
+    assert!(matches!(old.durable().await, Err(HostError::TakenOver(_))));
+}
+
+#[tokio::test]
+async fn a_server_that_was_cut_off_goes_on_where_nobody_took_over() {
+    let stage = Stage::new();
+    let (a, link) = stage.leased("a", SHORT);
+    let hosted = a.open(&app()).await.unwrap();
+    execute(&hosted, TABLE);
+    hosted.durable().await.unwrap();
+    link.set_offline(true);
+    let deadline = Instant::now() + PATIENCE;
+    while hosted.durable().await.is_ok() {
+        assert!(Instant::now() < deadline, "it answers without a store");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    execute(&hosted, "INSERT INTO t VALUES(1)");
+    link.set_offline(false);
+    hosted.durable().await.unwrap();
+    assert!(!hosted.is_lost());
+    a.shutdown().await.unwrap();
+    assert_eq!(rows(&stage.server("b").open(&app()).await.unwrap()), [1].into());
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_uses_asks_nothing_of_its_store() {
+    let stage = Stage::new();
+    let (a, link) = stage.leased("a", Duration::from_millis(50));
+    let hosted = a.open(&app()).await.unwrap();
+    execute(&hosted, TABLE);
+    hosted.durable().await.unwrap();
+    let store = Store::from_object_store(Arc::clone(stage.objects.inner()), "test");
+    let deadline = Instant::now() + PATIENCE;
+    // It says that it goes, so that nobody waits for it.
+    while servers(&store).await > 0 {
+        assert!(Instant::now() < deadline, "it never rests");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    link.take_log();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(link.take_log(), []);
+    execute(&hosted, "INSERT INTO t VALUES(1)");
+    hosted.durable().await.unwrap();
+    assert_eq!(servers(&store).await, 1);
+}
+
+async fn servers(store: &Store) -> usize {
+    let all = store.list(&aquifer_log::layout::servers(), None);
+    futures::TryStreamExt::try_collect::<Vec<_>>(all).await.unwrap().len()
+}
+
+/// Servers whose signs of life are lost again and again take a database from each other. Whatever one of them has
+/// acknowledged, all that answer later know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_fight_for_a_database_know_every_acknowledged_commit() {
+    let stage = Stage::new();
+    let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut fights = Vec::new();
+    for at in 0..3_i64 {
+        let (server, link) = stage.leased(&format!("server-{at}"), Duration::from_millis(60));
+        let mut state = 12345 + at as u64;
+        link.set_schedule(move |request| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let is_lost =
+                request.op == Op::Put && request.key.starts_with("servers/") && (state >> 33) & 3 > 0;
+            is_lost.then_some(Fault::Timeout)
+        });
+        let acknowledged = Arc::clone(&acknowledged);
+        fights.push(tokio::spawn(async move {
+            let mut answers = 0;
+            let deadline = Instant::now() + PATIENCE;
+            for n in 0.. {
+                if answers == 20 {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "server {at} does not get its turn");
+                tokio::time::sleep(Duration::from_millis(3)).await;
+                let before = acknowledged.lock().unwrap().clone();
                 let Ok(hosted) = server.open(&app()).await else { continue };
                 let Ok(connection) = hosted.connect(false) else { continue };
-                let insert = format!("{TABLE}; INSERT INTO t VALUES({k})");
-                if connection.execute_batch(&insert).is_ok() && hosted.durable().await.is_ok() {
-                    acknowledged.push(k);
+                if connection.execute_batch(TABLE).is_err() {
+                    continue;
                 }
+                if n % 2 == 0 {
+                    let k = at * 1_000_000 + n;
+                    let insert = format!("INSERT INTO t VALUES({k})");
+                    if connection.execute_batch(&insert).is_ok() && hosted.durable().await.is_ok() {
+                        acknowledged.lock().unwrap().insert(k);
+                        answers += 1;
+                    }
+                } else {
+                    let found = rows(&hosted);
+                    if hosted.durable().await.is_ok() {
+                        let unknown: Vec<_> = before.difference(&found).collect();
+                        assert!(unknown.is_empty(), "server {at} does not know {unknown:?}");
+                        answers += 1;
+                    }
+                }
+                // Others get their turn when this one is slow.
+                tokio::time::sleep(Duration::from_millis((n as u64 % 5) * 20)).await;
             }
-            acknowledged
-        })
-    });
-    let acknowledged = futures::future::try_join_all(fights.collect::<Vec<_>>()).await.unwrap().concat();
-    assert!(!acknowledged.is_empty());
+            server.shutdown().await.unwrap();
+        }));
+    }
+    for fight in fights {
+        fight.await.unwrap();
+    }
     let witness = stage.server("witness");
-    let found = rows(&witness.open(&app()).await.unwrap());
-    let lost: Vec<_> = acknowledged.iter().filter(|k| !found.contains(k)).collect();
+    let hosted = take_over(&witness).await;
+    let found = rows(&hosted);
+    let acknowledged = acknowledged.lock().unwrap().clone();
+    let lost: Vec<_> = acknowledged.difference(&found).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
 }
 
 #[tokio::test]
 async fn databases_are_created_as_the_policy_says() {
     let stage = Stage::new();
-    let hosts = Hosts::new(stage.store.clone(), stage.dir.path().join("a"), Create::Admin).unwrap();
+    let options = HostOptions { create: Create::Admin, ..HostOptions::default() };
+    let (hosts, _) = stage.server_with("a", options);
     assert!(matches!(hosts.open(&app()).await, Err(HostError::NoSuchDatabase(_))));
     assert!(!hosts.exists(&app()).await.unwrap());
     hosts.create(&app()).await.unwrap();
@@ -144,7 +314,8 @@ async fn databases_are_created_as_the_policy_says() {
 async fn two_servers_do_not_share_a_data_directory() {
     let stage = Stage::new();
     let first = stage.server("a");
-    let second = Hosts::new(stage.store.clone(), stage.dir.path().join("a"), Create::OnDemand);
+    let store = Store::from_object_store(Arc::new(stage.objects.clone()), "test");
+    let second = Hosts::new(store, stage.dir.path().join("a"), HostOptions::default());
     assert!(matches!(second, Err(HostError::DataDirInUse(_))));
     drop(first);
     stage.server("a");

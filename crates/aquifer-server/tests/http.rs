@@ -3,17 +3,24 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use aquifer_log::Store;
+use aquifer_format::Timestamp;
+use aquifer_log::{DatabaseStore, OwnerRecord, ServerRecord, Store};
 use aquifer_server::auth::{AuthOptions, Authority};
-use aquifer_server::hosted::{Create, Hosts};
+use aquifer_server::cluster::ClusterOptions;
+use aquifer_server::hosted::{HostOptions, Hosts};
 use aquifer_server::hrana::Settings;
-use aquifer_server::http::Service;
+use aquifer_server::http::{Options, Service};
 use aquifer_testkit::fault_store::FaultStore;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+/// Longer than anything here takes on a loaded machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+const LEASE: Duration = Duration::from_millis(300);
 
 struct Stage {
     dir: TempDir,
@@ -34,10 +41,21 @@ impl Stage {
     }
 
     async fn server_for(&self, name: &str, auth: &AuthOptions) -> Server {
-        let hosts = Hosts::new(self.store.clone(), self.dir.path().join(name), Create::OnDemand).unwrap();
-        let service = Service::new(hosts, Authority::new(auth).unwrap(), Settings::default());
+        self.server_with(name, auth, Options::default()).await
+    }
+
+    async fn redirecting_server(&self, name: &str) -> Server {
+        let auth = AuthOptions { anonymous: true, ..AuthOptions::default() };
+        self.server_with(name, &auth, Options { redirect: true, ..Options::default() }).await
+    }
+
+    async fn server_with(&self, name: &str, auth: &AuthOptions, http: Options) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let cluster = ClusterOptions { url: Some(format!("http://{address}")), lease: LEASE };
+        let options = HostOptions { cluster, ..HostOptions::default() };
+        let hosts = Hosts::new(self.store.clone(), self.dir.path().join(name), options).unwrap();
+        let service = Service::with(hosts, Authority::new(auth).unwrap(), Settings::default(), http);
         let router = service.router();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Server { address, service, task }
@@ -53,17 +71,26 @@ struct Server {
 impl Server {
     /// The status, and the body.
     async fn send(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
-        let mut socket = TcpStream::connect(self.address).await.unwrap();
         let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        self.send_with(method, path, &token, body).await
+    }
+
+    async fn send_with(&self, method: &str, path: &str, head: &str, body: &str) -> (u16, String) {
+        let answer = self.answer(method, path, head, body).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    async fn answer(&self, method: &str, path: &str, head: &str, body: &str) -> String {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: aquifer\r\nconnection: close\r\n{token}content-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: aquifer\r\nconnection: close\r\n{head}content-length: {}\r\n\r\n{body}",
             body.len()
         );
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        answer
     }
 
     async fn execute(&self, base: &str, token: Option<&str>, sql: &str) -> (u16, Value) {
@@ -75,7 +102,13 @@ impl Server {
 
     /// The values of the first column of what a statement, which must succeed, answers.
     async fn values(&self, base: &str, sql: &str) -> Vec<String> {
-        let (status, answer) = self.execute(base, None, sql).await;
+        let deadline = Instant::now() + PATIENCE;
+        let (mut status, mut answer) = self.execute(base, None, sql).await;
+        // As clients do: another server has it, and may be gone.
+        while (status == 503 || status == 502) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            (status, answer) = self.execute(base, None, sql).await;
+        }
         assert_eq!((status, &answer["results"][0]["type"]), (200, &json!("ok")), "{answer}");
         let rows = answer["results"][0]["response"]["result"]["rows"].as_array().unwrap().clone();
         rows.iter().map(|row| row[0]["value"].as_str().unwrap().to_owned()).collect()
@@ -103,14 +136,99 @@ async fn another_server_on_an_empty_disk_serves_what_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_overtaken_refuses_and_then_serves_what_the_other_one_wrote() {
+async fn a_server_that_stops_leaves_its_databases_to_others() {
     let stage = Stage::new();
     let (a, b) = (stage.server("a").await, stage.server("b").await);
     a.values("/db/shop", "CREATE TABLE t(k INTEGER PRIMARY KEY)").await;
-    b.values("/db/shop", "INSERT INTO t VALUES(1)").await;
-    let (status, answer) = a.execute("/db/shop", None, "INSERT INTO t VALUES(100)").await;
-    assert!(status >= 500 || answer["results"][0]["type"] == "error", "{status}: {answer}");
-    assert_eq!(a.values("/db/shop", "SELECT k FROM t").await, ["1"]);
+    // Passed on.
+    assert_eq!(b.execute("/db/shop", None, "INSERT INTO t VALUES(1)").await.0, 200);
+    a.service.shutdown().await.unwrap();
+    // It still takes connections, and says that it does not have the database.
+    let (status, answer) = b.execute("/db/shop", None, "INSERT INTO t VALUES(2)").await;
+    assert_eq!((status, &answer["results"][0]["type"]), (200, &json!("ok")), "{answer}");
+    assert_eq!(b.values("/db/shop", "SELECT k FROM t").await, ["1", "2"]);
+    assert!(stage.dir.path().join("b/shop").exists());
+}
+
+#[tokio::test]
+async fn whichever_server_is_asked_the_one_that_has_the_database_answers() {
+    let stage = Stage::new();
+    let tokens = AuthOptions { tokens: vec!["token-for-shop rw shop".to_owned()], ..AuthOptions::default() };
+    let (a, b) = (stage.server_for("a", &tokens).await, stage.server_for("b", &tokens).await);
+    let token = Some("token-for-shop");
+    assert_eq!(a.execute("/db/shop", token, "CREATE TABLE t(k INTEGER PRIMARY KEY)").await.0, 200);
+    // A transaction over several requests, through the other server.
+    let begin = json!({"requests": [{"type": "execute", "stmt": {"sql": "BEGIN"}}]}).to_string();
+    let (status, answer) = b.send("POST", "/db/shop/v2/pipeline", token, &begin).await;
+    assert_eq!(status, 200, "{answer}");
+    let baton = serde_json::from_str::<Value>(&answer).unwrap()["baton"].clone();
+    let statement = |sql: &str| json!({"type": "execute", "stmt": {"sql": sql}});
+    let rest = json!({"baton": baton, "requests": [
+        statement("INSERT INTO t VALUES(1)"), statement("COMMIT"), {"type": "close"}
+    ]});
+    let (status, answer) = b.send("POST", "/db/shop/v2/pipeline", token, &rest.to_string()).await;
+    assert!(status == 200 && !answer.contains("error"), "{answer}");
+    let (_, answer) = a.execute("/db/shop", token, "SELECT k FROM t").await;
+    assert_eq!(answer["results"][0]["response"]["result"]["rows"][0][0]["value"], "1", "{answer}");
+    // Cursors stream through.
+    let cursor = json!({"batch": {"steps": [{"stmt": {"sql": "SELECT k FROM t"}}]}}).to_string();
+    let (status, answer) = b.send("POST", "/db/shop/v3/cursor", token, &cursor).await;
+    assert!(status == 200 && answer.contains("step_end"), "{answer}");
+    // Who may not is refused at once.
+    assert_eq!(b.execute("/db/shop", Some("token-guessed"), "SELECT 1").await.0, 401);
+    assert!(!stage.dir.path().join("b/shop").exists());
+}
+
+#[tokio::test]
+async fn a_request_that_was_passed_on_is_not_passed_on_again() {
+    let stage = Stage::new();
+    let (a, b) = (stage.server("a").await, stage.server("b").await);
+    a.values("/db/shop", "CREATE TABLE t(k)").await;
+    for database in ["shop", "nobodys"] {
+        let path = format!("/db/{database}/v2/pipeline");
+        let (status, answer) =
+            b.send_with("POST", &path, "aquifer-forwarded: 1\r\n", r#"{"requests":[]}"#).await;
+        assert_eq!(status, 421, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn clients_that_follow_are_sent_to_the_server_that_has_the_database() {
+    let stage = Stage::new();
+    let a = stage.server("a").await;
+    let b = stage.redirecting_server("b").await;
+    a.values("/db/shop", "CREATE TABLE t(k)").await;
+    let answer = b.answer("POST", "/db/shop/v2/pipeline?x=1", "", r#"{"requests":[]}"#).await;
+    assert!(answer.starts_with("HTTP/1.1 307"), "{answer}");
+    assert!(
+        answer.contains(&format!("location: http://{}/db/shop/v2/pipeline?x=1\r\n", a.address)),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_answers_nothing_keeps_a_database_for_a_lease_and_no_longer() {
+    let stage = Stage::new();
+    // It accepts connections, as a process that was stopped does, and gives no sign of life.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = ServerRecord {
+        id: uuid::Uuid::now_v7(),
+        host: "elsewhere".to_owned(),
+        url: Some(format!("http://{}", silent.local_addr().unwrap())),
+        started: Timestamp::now(),
+        beat: 7,
+        lease_millis: 500,
+    };
+    server.announce(&stage.store).await.unwrap();
+    let database = DatabaseStore::new(stage.store.clone(), "shop".parse().unwrap());
+    let record =
+        OwnerRecord { server: server.id, host: server.host, since: Timestamp::now(), released: false };
+    assert!(database.claim(1, &record).await.unwrap());
+    let b = stage.server("b").await;
+    let (status, answer) = b.execute("/db/shop", None, "CREATE TABLE t(k)").await;
+    assert_eq!(status, 502, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("not known"), "{answer}");
+    assert_eq!(b.execute("/db/shop", None, "CREATE TABLE t(k)").await.0, 200);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_log::Store;
-use aquifer_server::hosted::{Create, Hosted, Hosts};
+use aquifer_server::hosted::{HostOptions, Hosted, Hosts};
 use aquifer_server::turso::messages::{ApplyMode, PageData, PullHeader, PullRequest};
 use aquifer_server::turso::pull::{Pull, PullError};
 use bytes::{Buf, Bytes};
@@ -26,7 +26,7 @@ impl Stage {
     }
 
     fn hosts(&self, name: &str) -> Hosts {
-        Hosts::new(self.store.clone(), self.dir.path().join(name), Create::OnDemand).unwrap()
+        Hosts::new(self.store.clone(), self.dir.path().join(name), HostOptions::default()).unwrap()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod checksum;
 mod generation;
+mod moment;
 mod page;
 mod timestamp;
 mod txid;
@@ -9,6 +10,7 @@ mod writer;
 
 pub use checksum::{DbChecksum, PageHash};
 pub use generation::{GenerationId, ParseGenerationError, Revision};
+pub use moment::Moment;
 pub use page::{PageSize, PageSizeError, Pgno};
 pub use timestamp::Timestamp;
 pub use txid::{ParseTxidError, Txid, TxidRange};

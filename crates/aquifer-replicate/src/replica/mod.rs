@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aquifer_format::segment::SegmentInfo;
-use aquifer_format::{PageHash, Pgno, Revision, Txid, WriterNonce};
+use aquifer_format::{Moment, PageHash, Pgno, Revision, Txid, WriterNonce};
 use aquifer_log::{DatabaseStore, LogError, Shipped};
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -48,7 +48,7 @@ use crate::watch::Watcher;
 use crate::workers::Workers;
 use crate::{Error, Result};
 use pause::Pause;
-use proof::{End, Moment, Proof};
+use proof::{End, Proof};
 use sleep::Fingerprint;
 use syncs::Syncs;
 use upkeep::Upkeep;

@@ -9,32 +9,12 @@
 //! that what it has recorded ever got there, since files that waited for the store may be lost. Until the store has been
 //! asked, it puts nothing and tells nobody that anything is durable.
 
-use std::time::{Duration, Instant, SystemTime};
-
 use aquifer_format::segment::SegmentMeta;
-use aquifer_format::{DbChecksum, GenerationId, Txid};
+use aquifer_format::{DbChecksum, GenerationId, Moment, Txid};
 use aquifer_log::{DatabaseStore, Level, ListedSegment, LogError, Shipped};
 use futures::TryStreamExt;
 
 use crate::{Error, Result};
-
-/// A moment, by both clocks: one may stand still while a machine is suspended, the other may be set back.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
-    monotonic: Instant,
-    wall: SystemTime,
-}
-
-impl Moment {
-    pub(super) fn now() -> Moment {
-        Moment { monotonic: Instant::now(), wall: SystemTime::now() }
-    }
-
-    /// How long ago it was, by the clock by which it was longer.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.monotonic.elapsed().max(self.wall.elapsed().unwrap_or_default())
-    }
-}
 
 /// What this replica knows of the end of its generation.
 #[derive(Clone, Copy, Debug)]
@@ -103,18 +83,4 @@ pub(super) async fn end_of(
         return Ok(End::Here);
     }
     Ok(End::Elsewhere(Box::new(found)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_passes_by_the_clock_that_did_not_stand_still() {
-        let hour = Duration::from_hours(1);
-        let now = Moment::now();
-        let suspended = Moment { wall: now.wall.checked_sub(hour).unwrap(), ..now };
-        let set_back = Moment { wall: now.wall + hour, monotonic: now.monotonic.checked_sub(hour).unwrap() };
-        assert!(suspended.elapsed() >= hour && set_back.elapsed() >= hour && now.elapsed() < hour);
-    }
 }

@@ -17,14 +17,14 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aquifer_format::{PageHash, Pgno, Revision, Timestamp, Txid, WriterNonce};
+use aquifer_format::{Moment, PageHash, Pgno, Revision, Timestamp, Txid, WriterNonce};
 use aquifer_log::store::Patience;
 use aquifer_log::{DatabaseStore, GenerationRecord, Level, Plan, PlanError, Target};
 use aquifer_sqlite::{Handle, WalPosition};
 use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
 
-use super::proof::{self, End, Extension, Moment, Proof};
+use super::proof::{self, End, Extension, Proof};
 use super::syncs::Syncs;
 use super::upkeep::Upkeep;
 use super::views::Views;

@@ -11,7 +11,7 @@ use aquifer_log::{
     branch, fork, purge_deleted, seal,
 };
 
-use super::{HostError, Hosts};
+use super::{HostError, Hosts, closing};
 
 /// How often the databases are looked for whose grace time after a deletion is over.
 const PURGE_EVERY: Duration = Duration::from_hours(1);
@@ -19,7 +19,7 @@ const PURGE_EVERY: Duration = Duration::from_hours(1);
 impl Hosts {
     /// A database's part of the store.
     pub fn log(&self, name: &DatabaseName) -> DatabaseStore {
-        DatabaseStore::new(self.store.clone(), name.clone())
+        DatabaseStore::new(self.shared.store.clone(), name.clone())
     }
 
     /// Makes a database that is not there.
@@ -34,12 +34,7 @@ impl Hosts {
 
     /// Closes a database; its next use opens it anew. What is committed is shipped before.
     pub async fn close(&self, name: &DatabaseName) {
-        let slot = self.open.lock().remove(name);
-        // Whoever still has it must not take another file's durability for its own.
-        if let Some(hosted) = slot.as_ref().and_then(|slot| slot.get()) {
-            hosted.abandon();
-        }
-        if let Err(error) = self.replicator.remove(name).await {
+        if let Err(error) = closing::close(&self.shared.slots, name).await {
             tracing::info!(database = %name, %error, "closed, with commits that nobody was told of");
         }
     }
@@ -72,7 +67,7 @@ impl Hosts {
         let newest = self.newest_even_if_deleted(&log).await?;
         let deletion = log.mark_deleted(grace).await?;
         self.close(name).await;
-        self.data.files(name).discard().await?;
+        self.shared.data.files(name).discard().await?;
         match seal(&log, newest.id).await {
             Ok(_) | Err(PlanError::Empty { .. }) => {}
             Err(e) => return Err(e.into()),
@@ -136,7 +131,7 @@ impl Hosts {
     /// Removes databases whose grace time after a deletion is over, now and every hour. Never returns.
     pub async fn keep_purging(&self) {
         loop {
-            if let Err(error) = purge_deleted(&self.store).await {
+            if let Err(error) = purge_deleted(&self.shared.store).await {
                 tracing::warn!(%error, "cannot remove deleted databases; trying again later");
             }
             tokio::time::sleep(PURGE_EVERY).await;

@@ -1,12 +1,12 @@
 //! One hosted database.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use aquifer_format::{Revision, Txid};
-use aquifer_log::DatabaseName;
+use aquifer_log::{DatabaseName, DatabaseStore};
 use aquifer_replicate::{Error as ReplicaError, ReplicaState, Replicator};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::files::Files;
 use super::pages::Pages;
 use super::{Durability, HostError};
+use crate::cluster::{Claim, Cluster};
 use crate::hrana::{self, Unavailable};
 use crate::sql::Access;
 
@@ -23,53 +24,62 @@ const BUSY: Duration = Duration::from_secs(5);
 /// How often the store is asked, at most, whether a frozen database still is.
 const ASK_FROZEN: Duration = Duration::from_secs(1);
 
-/// A database that is open here.
+/// A database that is open here. It stays open while anybody holds it.
 #[derive(Debug)]
 pub struct Hosted {
-    name: DatabaseName,
+    this: Weak<Hosted>,
+    database: DatabaseStore,
     files: Files,
     replicator: Arc<Replicator>,
     pages: Arc<Pages>,
+    cluster: Cluster,
+    claim: Mutex<Claim>,
+    /// Held while it is claimed once more.
+    claiming: tokio::sync::Mutex<()>,
     /// Another server has it now.
     lost: AtomicBool,
     /// Whether it was frozen when it was opened, and when it was asked last whether it still is.
     frozen: Option<Mutex<Instant>>,
     durability: Durability,
+    used: Mutex<Instant>,
 }
 
 impl Hosted {
+    #[expect(clippy::too_many_arguments, reason = "all of it is given once, when it is opened")]
     pub(super) fn new(
-        name: DatabaseName,
+        database: DatabaseStore,
         files: Files,
         replicator: Arc<Replicator>,
         pages: Pages,
         is_frozen: bool,
-    ) -> Hosted {
-        let frozen = is_frozen.then(|| Mutex::new(Instant::now()));
-        Hosted {
-            name,
+        durability: Durability,
+        cluster: Cluster,
+        claim: Claim,
+    ) -> Arc<Hosted> {
+        Arc::new_cyclic(|this| Hosted {
+            this: Weak::clone(this),
+            database,
             files,
             replicator,
             pages: Arc::new(pages),
+            cluster,
+            claim: Mutex::new(claim),
+            claiming: tokio::sync::Mutex::default(),
             lost: AtomicBool::new(false),
-            frozen,
-            durability: Durability::Store,
-        }
-    }
-
-    /// The same, with answers that wait for something else.
-    pub(super) fn acknowledging(self, durability: Durability) -> Hosted {
-        Hosted { durability, ..self }
+            frozen: is_frozen.then(|| Mutex::new(Instant::now())),
+            durability,
+            used: Mutex::new(Instant::now()),
+        })
     }
 
     /// The newest revision of it that is known to be in the store. No I/O.
     pub fn in_store(&self) -> Option<Revision> {
-        self.replicator.status_of(&self.name)?.durable
+        self.replicator.status_of(self.name())?.durable
     }
 
     /// Whether nothing is on its way to the store from here, and what is there is older than a txid.
     pub(super) fn is_at_rest_before(&self, txid: Txid) -> bool {
-        self.replicator.status_of(&self.name).is_some_and(|status| {
+        self.replicator.status_of(self.name()).is_some_and(|status| {
             status.behind_txids == 0 && status.durable.is_none_or(|durable| durable.txid < txid)
         })
     }
@@ -92,7 +102,7 @@ impl Hosted {
 
     /// Its name.
     pub fn name(&self) -> &DatabaseName {
-        &self.name
+        self.database.name()
     }
 
     /// Its file.
@@ -110,19 +120,14 @@ impl Hosted {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// It is being closed: nothing on it is acknowledged any more.
-    pub(super) fn abandon(&self) {
-        self.lost.store(true, Ordering::Release);
-    }
-
     /// A connection of its own. Blocks. What is committed on it is not acknowledged before
     /// [`durable`](Hosted::durable) has returned.
     pub fn connect(&self, read_only: bool) -> Result<Connection, HostError> {
         if self.is_lost() {
-            return Err(HostError::TakenOver(self.name.clone()));
+            return Err(self.taken_over());
         }
         if self.is_frozen() && !read_only {
-            return Err(HostError::Frozen(self.name.clone()));
+            return Err(HostError::Frozen(self.name().clone()));
         }
         let path = self.path();
         let access =
@@ -140,17 +145,22 @@ impl Hosted {
             connection.execute_batch(&setup)?;
             Ok(connection)
         });
-        prepared.map_err(|source| HostError::Sqlite { path, source })
+        prepared.map_err(|source| HostError::Sqlite { path, source: Arc::new(source) })
     }
 
     /// Waits until everything that was committed before the call is where the policy wants it, and tells up to where it
     /// is in the store. `None`: the store has nothing of it. Cancel-safe.
     pub async fn acknowledged(&self) -> Result<Option<Revision>, HostError> {
-        let status = self.replicator.status_of(&self.name);
+        let status = self.replicator.status_of(self.name());
         match (self.durability, status) {
             (Durability::Local, Some(status))
                 if !self.is_lost() && !matches!(status.state, ReplicaState::Stopped(_)) =>
             {
+                // Where another server has taken over, what is acknowledged here is lost: it is found out soon, but not
+                // waited for. The store may be away.
+                if !self.holds() {
+                    self.find_out();
+                }
                 Ok(status.durable)
             }
             // Also to learn why it is not replicated any more.
@@ -158,28 +168,87 @@ impl Hosted {
         }
     }
 
-    /// Waits until everything that was committed before the call is in the store, and tells up to where that is.
-    /// `None`: it is empty. Cancel-safe.
+    /// Waits until everything that was committed before the call is in the store, and tells up to where that is; then
+    /// makes sure that no other server has the database. To be called after all that an answer tells was read, and
+    /// before it leaves. `None`: the database is empty. Cancel-safe.
     pub async fn durable(&self) -> Result<Option<Revision>, HostError> {
         if self.is_lost() {
-            return Err(HostError::TakenOver(self.name.clone()));
+            return Err(self.taken_over());
         }
-        match self.replicator.sync_database(&self.name).await {
-            // The name may be another file's by now.
-            Ok(_) if self.is_lost() => Err(HostError::TakenOver(self.name.clone())),
-            Ok(revision) => Ok(revision),
+        match self.replicator.sync_database(self.name()).await {
+            Ok(revision) => {
+                self.is_newest().await?;
+                Ok(revision)
+            }
             Err(e) => {
                 // Whatever stopped it, what the file has beyond the store is not acknowledged, and never will be.
-                self.lost.store(true, Ordering::Release);
-                tracing::warn!(database = %self.name, error = %e, "the database is not served any more");
+                self.lose(&e);
                 match e {
-                    ReplicaError::Fenced { .. } | ReplicaError::Outdated { .. } => {
-                        Err(HostError::TakenOver(self.name.clone()))
-                    }
+                    ReplicaError::Fenced { .. } | ReplicaError::Outdated { .. } => Err(self.taken_over()),
                     e => Err(e.into()),
                 }
             }
         }
+    }
+
+    fn holds(&self) -> bool {
+        let claim = self.claim.lock().clone();
+        claim.holds()
+    }
+
+    /// Makes sure that what was read of this database before the call is what the last acknowledged commit left,
+    /// whichever server acknowledged it. Asks the store where this server gave no sign of life for a while.
+    async fn is_newest(&self) -> Result<(), HostError> {
+        if !self.holds() {
+            let _one = self.claiming.lock().await;
+            // A database that is lost has no claim, and is opened anew with one of its own.
+            while !self.is_lost() && !self.holds() {
+                let before = self.claim.lock().clone();
+                match self.cluster.claim_again(&self.database, &before).await? {
+                    Some(claim) => *self.claim.lock() = claim,
+                    None => self.lose(&"another server claimed it"),
+                }
+            }
+        }
+        // What answered may have been the replica of this database after it was opened anew.
+        if self.is_lost() { Err(self.taken_over()) } else { Ok(()) }
+    }
+
+    /// Finds out whether another server has taken it over, without anybody waiting for it.
+    fn find_out(&self) {
+        if let Some(hosted) = self.this.upgrade()
+            && self.claiming.try_lock().is_ok()
+        {
+            tokio::spawn(async move { hosted.is_newest().await });
+        }
+    }
+
+    fn lose(&self, reason: &dyn std::fmt::Display) {
+        if !self.lost.swap(true, Ordering::AcqRel) {
+            tracing::warn!(database = %self.name(), %reason, "the database is not served any more");
+        }
+    }
+
+    fn taken_over(&self) -> HostError {
+        HostError::TakenOver(self.name().clone())
+    }
+
+    /// It is to be opened anew: nothing on it is acknowledged any more.
+    pub(super) fn abandon(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+
+    /// It is used now.
+    pub(super) fn touch(&self) {
+        *self.used.lock() = Instant::now();
+    }
+
+    /// Ships what is committed and gives the database back. Nobody answers for it any more.
+    pub(super) async fn close(&self) -> Result<(), HostError> {
+        self.abandon();
+        self.replicator.remove(self.name()).await?;
+        let claim = self.claim.lock().clone();
+        Ok(self.cluster.release(&self.database, &claim).await?)
     }
 }
 
@@ -189,7 +258,7 @@ impl hrana::Database for Hosted {
     }
 
     fn writable(&self) -> Result<(), String> {
-        if self.is_frozen() { Err(HostError::Frozen(self.name.clone()).to_string()) } else { Ok(()) }
+        if self.is_frozen() { Err(HostError::Frozen(self.name().clone()).to_string()) } else { Ok(()) }
     }
 
     async fn durable(&self) -> Result<Revision, Unavailable> {

@@ -1,14 +1,18 @@
 //! Why a database cannot be served.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use aquifer_format::Timestamp;
 use aquifer_log::{DatabaseName, LogError, PlanError};
 use aquifer_replicate::Error as ReplicaError;
 use aquifer_replicate::restore::RestoreError;
 
-/// A hosted database cannot be used.
-#[derive(Debug, thiserror::Error)]
+use crate::cluster::Elsewhere;
+
+/// A hosted database cannot be used. Cheap to clone: all who wait for a database learn why it could not be opened.
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
     /// Nobody created it.
@@ -34,13 +38,35 @@ pub enum HostError {
     #[error("'{0}' is frozen: it can be read, but not written, until an administrator unfreezes it")]
     Frozen(DatabaseName),
 
-    /// Another server ships to it faster than it can be restored here.
-    #[error("'{0}' is in use by another server: ask that one")]
+    /// Another server has it.
+    #[error("'{0}' is served by {place}: ask there", place = place(.1))]
+    Elsewhere(DatabaseName, Elsewhere),
+
+    /// Another writer ships to it faster than it can be restored here.
+    #[error("'{0}' is written to by something that is no server: stop it")]
     Contended(DatabaseName),
 
     /// Another server has taken the database over; what was not durable then is not acknowledged.
     #[error("'{0}' was taken over by another server: try again")]
     TakenOver(DatabaseName),
+
+    /// So many databases are open, and in use.
+    #[error("{open} databases are in use, and no more may be: try again, or raise --max-open")]
+    TooManyOpen {
+        /// How many.
+        open: usize,
+    },
+
+    /// The store takes so long that a sign of life would be late.
+    #[error("the store answers too late to serve with a lease of {lease:?}: raise --lease")]
+    SlowStore {
+        /// The lease.
+        lease: Duration,
+    },
+
+    /// The server stops.
+    #[error("this server is being stopped: try again, or ask another one")]
+    Stopping,
 
     /// Local files cannot be used.
     #[error("cannot {what} {path}: {source}")]
@@ -50,7 +76,7 @@ pub enum HostError {
         /// The file or directory.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
 
     /// Another process uses the data directory.
@@ -63,35 +89,42 @@ pub enum HostError {
         /// The file.
         path: PathBuf,
         /// What SQLite says.
-        source: rusqlite::Error,
+        source: Arc<rusqlite::Error>,
     },
 
     /// It cannot be restored from the store.
     #[error(transparent)]
-    Restore(Box<RestoreError>),
+    Restore(Arc<RestoreError>),
 
     /// A revision cannot be found, or what is in the store does not lead there.
     #[error(transparent)]
-    Plan(Box<PlanError>),
+    Plan(Arc<PlanError>),
 
     /// What is committed cannot be made durable.
     #[error(transparent)]
-    Replica(Box<ReplicaError>),
+    Replica(Arc<ReplicaError>),
 
     /// The store failed.
     #[error(transparent)]
-    Log(Box<LogError>),
+    Log(Arc<LogError>),
+}
+
+fn place(other: &Elsewhere) -> String {
+    match &other.url {
+        Some(url) => url.clone(),
+        None => format!("a server on {} that advertises no address", other.host),
+    }
 }
 
 impl From<RestoreError> for HostError {
     fn from(error: RestoreError) -> HostError {
-        HostError::Restore(Box::new(error))
+        HostError::Restore(Arc::new(error))
     }
 }
 
 impl From<ReplicaError> for HostError {
     fn from(error: ReplicaError) -> HostError {
-        HostError::Replica(Box::new(error))
+        HostError::Replica(Arc::new(error))
     }
 }
 
@@ -99,13 +132,13 @@ impl From<PlanError> for HostError {
     fn from(error: PlanError) -> HostError {
         match error {
             PlanError::Log(error) => error.into(),
-            error => HostError::Plan(Box::new(error)),
+            error => HostError::Plan(Arc::new(error)),
         }
     }
 }
 
 impl From<LogError> for HostError {
     fn from(error: LogError) -> HostError {
-        HostError::Log(Box::new(error))
+        HostError::Log(Arc::new(error))
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! <data-dir>/.lock                         held while a server uses the directory
-//! <data-dir>/.incoming-*                 what is being imported
-//! <data-dir>/.aside-<database>-<time>    what was acknowledged here only, before another server went on without it
+//! <data-dir>/.incoming-*                   what is being imported
+//! <data-dir>/.aside-<database>-<time>      what was acknowledged here only, before another server went on without it
+//! <data-dir>/.server                       under which id others know the server
 //! <data-dir>/<database>/db.sqlite          the database, with SQLite's -wal and -shm
 //! <data-dir>/<database>/.db.sqlite-aquifer what was shipped of it
 //! <data-dir>/<database>/older/             older revisions, while clients ask for them
@@ -11,6 +12,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aquifer_format::Timestamp;
 use aquifer_log::DatabaseName;
@@ -64,6 +66,11 @@ impl DataDir {
         Ok(())
     }
 
+    /// Where the server notes under which id others know it.
+    pub(super) fn server_note(&self) -> PathBuf {
+        self.path.join(".server")
+    }
+
     /// Where a database's files are, or will be.
     pub(super) fn files(&self, name: &DatabaseName) -> Files {
         Files { dir: self.path.join(name.to_component()) }
@@ -104,7 +111,7 @@ impl Files {
         blocking(move || {
             let made = Connection::open(&path)
                 .and_then(|db| db.execute_batch("PRAGMA page_size=4096; PRAGMA journal_mode=WAL"));
-            made.map_err(|source| HostError::Sqlite { path, source })
+            made.map_err(|source| HostError::Sqlite { path, source: Arc::new(source) })
         })
         .await
     }
@@ -140,7 +147,7 @@ impl Files {
 }
 
 fn io(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> HostError {
-    move |source| HostError::Io { what, path: path.to_owned(), source }
+    move |source| HostError::Io { what, path: path.to_owned(), source: Arc::new(source) }
 }
 
 async fn blocking<T: Send + 'static>(

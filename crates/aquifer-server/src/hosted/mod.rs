@@ -1,45 +1,46 @@
 //! Hosted databases: opened from the store on first use, their local files a cache of it.
 //!
 //! # Invariants
+//! - A database is opened only by the server that has claimed it ([`crate::cluster`]), and closed when nobody holds it.
 //! - A file that is not what the store has as the newest revision is never served and never shipped: it is thrown
 //!   away and restored ([`aquifer_replicate::Primary::Store`]).
-//! - [`Hosted::durable`] returns only after everything committed before the call is in the store. Whoever answers
-//!   after it acknowledges nothing, and reveals nothing, that another server would not have.
-//! - A server that another one took over from learns it at its next put, at the latest: the database is then closed
-//!   here, its local file thrown away with what was never acknowledged, and opened anew on the next use.
+//! - [`Hosted::durable`] returns only after everything committed before the call is in the store, and only while no other
+//!   server may have gone on. Whoever answers after it acknowledges nothing that another server would not have, and tells
+//!   nothing that another server has changed.
+//! - A server that another one took over from learns it before it answers, or at its next put: the database is then
+//!   closed here, its local file thrown away with what was never acknowledged, and opened anew on the next use.
 
 mod admin;
+mod closing;
 mod database;
 mod durability;
 mod error;
 mod files;
 pub mod import;
 mod older;
+mod opening;
 mod pages;
+mod slots;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use aquifer_log::{DatabaseName, DatabaseStore, Level, LogError, Store};
-use aquifer_replicate::restore::{RestoreError, Restorer};
-use aquifer_replicate::{Error as ReplicaError, Primary, ReplicaOptions, ReplicaStatus, Replicator, Tracker};
-use futures::TryStreamExt;
-use parking_lot::Mutex;
-use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use aquifer_log::{DatabaseName, Level, LogError, Store};
+use aquifer_replicate::{Primary, ReplicaOptions, ReplicaStatus, Replicator};
 
-use files::{DataDir, Files};
-use older::Older;
+use futures::TryStreamExt;
+use tempfile::TempDir;
+
+use crate::cluster::{Cluster, ClusterOptions};
+use files::DataDir;
+use slots::{Entry, Slots};
 
 pub use database::Hosted;
 pub use durability::Durability;
 pub use error::HostError;
 pub use pages::{Pages, PinnedPages};
-
-/// How often a file is restored that other servers outdate, before the database is left to them.
-const ATTEMPTS: usize = 3;
 
 /// When databases come into being.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,48 +52,69 @@ pub enum Create {
     Admin,
 }
 
+/// How databases are hosted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostOptions {
+    /// When they come into being.
+    pub create: Create,
+    /// What answers wait for.
+    pub durability: Durability,
+    /// How servers of one store share them.
+    pub cluster: ClusterOptions,
+}
+
 /// The databases of one server.
 #[derive(Debug)]
 pub struct Hosts {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     store: Store,
     data: DataDir,
     replicator: Arc<Replicator>,
-    create: Create,
-    durability: Durability,
-    open: Mutex<BTreeMap<DatabaseName, Arc<OnceCell<Arc<Hosted>>>>>,
+    cluster: Cluster,
+    options: HostOptions,
+    slots: Arc<Slots>,
+    stopping: AtomicBool,
 }
 
 impl Hosts {
     /// Hosts the databases of a store, with local files in a directory that no other process uses. Blocks for a moment;
     /// needs a runtime of tokio's.
-    pub fn new(store: Store, data_dir: impl Into<PathBuf>, create: Create) -> Result<Hosts, HostError> {
+    pub fn new(store: Store, data_dir: impl Into<PathBuf>, options: HostOptions) -> Result<Hosts, HostError> {
         let data = DataDir::open(data_dir.into())?;
-        let options = ReplicaOptions { primary: Primary::Store, ..ReplicaOptions::default() };
-        let replicator = Arc::new(Replicator::builder(store.clone()).options(options).start());
-        let durability = Durability::default();
-        Ok(Hosts { store, data, replicator, create, durability, open: Mutex::default() })
-    }
-
-    /// The same, with answers that wait for something else.
-    #[must_use]
-    pub fn with_durability(self, durability: Durability) -> Hosts {
-        Hosts { durability, ..self }
+        let cluster = Cluster::new(&store, options.cluster.clone(), data.server_note());
+        let replica = ReplicaOptions { primary: Primary::Store, ..ReplicaOptions::default() };
+        let replicator = Arc::new(Replicator::builder(store.clone()).options(replica).start());
+        let (slots, stopping) = (Arc::default(), AtomicBool::new(false));
+        let shared = Shared { store, data, replicator, cluster, options, slots, stopping };
+        Ok(Hosts { shared: Arc::new(shared) })
     }
 
     /// The store.
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.shared.store
+    }
+
+    /// This server among those of the store.
+    pub fn cluster(&self) -> &Cluster {
+        &self.shared.cluster
     }
 
     /// How each of its databases that is open does, by name.
     pub fn status(&self) -> Vec<ReplicaStatus> {
-        self.replicator.status()
+        self.shared.replicator.status()
     }
 
     /// Opens a database, creates it if that is for users to do, or finds it open. Concurrent calls do the work once.
-    /// Cancel-safe: a later call begins anew.
+    /// Cancel-safe: the work goes on.
+    ///
+    /// # Errors
+    /// [`HostError::Elsewhere`] if another server has it.
     pub async fn open(&self, name: &DatabaseName) -> Result<Arc<Hosted>, HostError> {
-        self.open_or(name, self.create == Create::OnDemand).await
+        self.open_or(name, self.shared.options.create == Create::OnDemand).await
     }
 
     /// Opens a database, and creates it where there is none.
@@ -100,31 +122,39 @@ impl Hosts {
         self.open_or(name, true).await
     }
 
+    /// The database, if this server has it open or is about to. Cancel-safe.
+    pub async fn find(&self, name: &DatabaseName) -> Option<Arc<Hosted>> {
+        loop {
+            match self.shared.slots.find(name)? {
+                Entry::Open(hosted) => return Some(hosted),
+                Entry::Busy(outcome) => {
+                    if let Some(outcome) = opening::wait(outcome).await {
+                        return outcome.ok();
+                    }
+                }
+                Entry::Free(..) => return None,
+            }
+        }
+    }
+
     async fn open_or(&self, name: &DatabaseName, create: bool) -> Result<Arc<Hosted>, HostError> {
         loop {
-            let slot = Arc::clone(self.open.lock().entry(name.clone()).or_default());
-            let hosted = slot.get_or_try_init(|| self.start(name, create)).await;
-            match hosted {
-                Ok(hosted) if hosted.is_lost() || self.is_unfrozen(hosted).await? => {
-                    self.forget(name, &slot).await;
-                }
-                Ok(hosted) => {
-                    if self.open.lock().get(name).is_some_and(|same| Arc::ptr_eq(same, &slot)) {
-                        return Ok(Arc::clone(hosted));
+            match self.shared.slots.enter(name) {
+                Entry::Open(hosted) => {
+                    if !self.is_unfrozen(&hosted).await? {
+                        return Ok(hosted);
                     }
-                    // It was closed while it was being opened.
-                    hosted.abandon();
+                    drop(hosted);
+                    self.close(name).await;
                 }
-                Err(e) => {
-                    let mut open = self.open.lock();
-                    // Nobody else waits for it: names that do not exist take no memory.
-                    if open
-                        .get(name)
-                        .is_some_and(|same| Arc::ptr_eq(same, &slot) && Arc::strong_count(same) == 2)
-                    {
-                        open.remove(name);
-                    }
-                    return Err(e);
+                Entry::Busy(outcome) => match opening::wait(outcome).await {
+                    // It was opened by somebody who may not create it.
+                    Some(Err(HostError::NoSuchDatabase(_))) if create => {}
+                    Some(outcome) => return outcome,
+                    None => {}
+                },
+                Entry::Free(turn, lost) => {
+                    return opening::open(Arc::clone(&self.shared), turn, lost, create).await;
                 }
             }
         }
@@ -138,8 +168,8 @@ impl Hosts {
         Ok(self.log(hosted.name()).control().await?.frozen.is_none())
     }
 
-    /// Asks the store whether other servers have written to a database that is open here. If so it is to be opened anew,
-    /// and true is returned.
+    /// Asks the store whether somebody else has written to a database that is open here: an administrator, say. If so it
+    /// is to be opened anew, and true is returned.
     pub(crate) async fn refresh(&self, hosted: &Hosted) -> Result<bool, HostError> {
         let Some(has) = hosted.in_store() else { return Ok(false) };
         let log = self.log(hosted.name());
@@ -155,91 +185,32 @@ impl Hosts {
         Ok(is_left || is_foreign)
     }
 
-    /// Closes a database that another server has taken over. The next use opens it anew.
-    async fn forget(&self, name: &DatabaseName, lost: &Arc<OnceCell<Arc<Hosted>>>) {
-        let was_there = {
-            let mut open = self.open.lock();
-            let is_same = open.get(name).is_some_and(|slot| Arc::ptr_eq(slot, lost));
-            if is_same { open.remove(name) } else { None }
-        };
-        if was_there.is_some() {
-            let _ = self.replicator.remove(name).await;
-        }
-    }
-
-    async fn start(&self, name: &DatabaseName, create: bool) -> Result<Arc<Hosted>, HostError> {
-        let files = self.data.files(name);
-        let control = self.log(name).control().await?;
-        if let Some(deletion) = control.deleted {
-            return Err(HostError::Deleted { name: name.clone(), gone: deletion.gone });
-        }
-        let is_frozen = control.frozen.is_some();
-        // A file that turns out to be outdated is restored, and is not outdated then unless another server has just
-        // shipped something.
-        for _ in 0..ATTEMPTS {
-            self.fetch(name, &files, create).await?;
-            // Of an earlier attempt whose caller went away.
-            let _ = self.replicator.remove(name).await;
-            let tracker = Tracker::new();
-            self.replicator.add_tracked(files.database(), name, Arc::clone(&tracker))?;
-            match self.replicator.sync_database(name).await {
-                Ok(_) => {
-                    let (database, older) = (self.log(name), Older::new(files.older()));
-                    let pages = Pages::new(database, Arc::clone(&self.replicator), tracker, older);
-                    let replicator = Arc::clone(&self.replicator);
-                    let hosted = Hosted::new(name.clone(), files, replicator, pages, is_frozen);
-                    return Ok(Arc::new(hosted.acknowledging(self.durability)));
-                }
-                Err(e @ (ReplicaError::Outdated { .. } | ReplicaError::Fenced { .. })) => {
-                    tracing::info!(database = %name, reason = %e, "the local file is outdated; restoring it");
-                    let _ = self.replicator.remove(name).await;
-                    match self.durability {
-                        Durability::Store => files.discard().await?,
-                        // It may have what was acknowledged, and is nowhere else.
-                        Durability::Local => files.set_aside().await?,
-                    }
-                }
-                Err(e) => {
-                    let _ = self.replicator.remove(name).await;
-                    return Err(e.into());
-                }
-            }
-        }
-        Err(HostError::Contended(name.clone()))
-    }
-
-    /// Makes sure that there is a local file: restores it, or makes an empty one.
-    async fn fetch(&self, name: &DatabaseName, files: &Files, create: bool) -> Result<(), HostError> {
-        if files.exist().await? {
-            return Ok(());
-        }
-        match Restorer::new(self.store.clone(), name.clone(), files.database()).restore().await {
-            Ok(_) => Ok(()),
-            Err(RestoreError::Plan(e)) if e.is_no_replica() && create => files.make_empty().await,
-            Err(RestoreError::Plan(e)) if e.is_no_replica() => Err(HostError::NoSuchDatabase(name.clone())),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// Ships what is committed and closes all databases. The first error, after all are closed.
+    /// Ships what is committed, closes all databases and gives them back. The first error, after all are closed.
+    /// Nothing can be opened from then on.
     pub async fn shutdown(&self) -> Result<(), HostError> {
-        self.open.lock().clear();
-        Ok(self.replicator.shutdown().await?)
+        self.shared.stopping.store(true, Ordering::Release);
+        let closed = closing::close_all(&self.shared.slots).await;
+        let shipped = self.shared.replicator.shutdown().await;
+        self.shared.cluster.leave().await;
+        closed?;
+        Ok(shipped?)
     }
 
     /// A database that is open here at this moment.
     pub fn opened(&self, name: &DatabaseName) -> Option<Arc<Hosted>> {
-        self.open.lock().get(name)?.get().cloned()
+        match self.shared.slots.find(name)? {
+            Entry::Open(hosted) => Some(hosted),
+            _ => None,
+        }
     }
 
     /// A directory for files on their way, removed when dropped.
     pub(crate) fn scratch(&self) -> Result<TempDir, HostError> {
-        self.data.scratch()
+        self.shared.data.scratch()
     }
 
     /// Whether the store knows a database of this name.
     pub async fn exists(&self, name: &DatabaseName) -> Result<bool, HostError> {
-        let database = DatabaseStore::new(self.store.clone(), name.clone());
-        Ok(database.latest_generation().await?.is_some())
+        Ok(self.log(name).latest_generation().await?.is_some())
     }
 }

@@ -14,6 +14,9 @@ use crate::hosted::HostError;
 
 use super::limits::Limit;
 
+/// When a database that cannot be served now may be asked for again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// A request that is not served, and why.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -36,6 +39,12 @@ impl Refusal {
 
     pub(super) fn new(status: StatusCode, reason: String) -> Refusal {
         Refusal { status, reason, retry_after: None, limit: None }
+    }
+
+    /// It may be tried again soon.
+    pub(super) fn later(reason: String) -> Refusal {
+        let retry_after = Some(RETRY_AFTER);
+        Refusal { retry_after, ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason) }
     }
 
     /// A limit that has nothing to do with how much else is going on.
@@ -77,10 +86,13 @@ impl From<HostError> for Refusal {
             // Clients try these again.
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        // That others have databases is nothing to worry about.
+        let is_elsewhere = matches!(error, HostError::Elsewhere(..));
+        if status == StatusCode::SERVICE_UNAVAILABLE && !is_elsewhere {
             tracing::warn!(%error, "a database cannot be served");
         }
-        Refusal::new(status, error.to_string())
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER);
+        Refusal { retry_after, ..Refusal::new(status, error.to_string()) }
     }
 }
 

@@ -6,6 +6,7 @@
 mod admin;
 mod answer;
 mod body;
+mod forward;
 mod health;
 mod host;
 mod limits;
@@ -41,6 +42,7 @@ use crate::hrana::{self, Hrana, Settings};
 use crate::turso::pull::Pull;
 
 use answer::Refusal;
+use forward::{Forwarded, Forwarder};
 use health::Health;
 use limits::{Caller, Gate};
 use metrics::Metrics;
@@ -61,6 +63,8 @@ pub struct Options {
     pub limits: Limits,
     /// Whether every request is told in the log, at level info.
     pub access_log: bool,
+    /// Whether clients are sent to the server that has their database (307), instead of passing their requests on.
+    pub redirect: bool,
     /// How long a request waits for a revision that it wants to have been reached.
     pub wait: Duration,
     /// `shop.example.com` is the database `shop` if this is `example.com`.
@@ -74,6 +78,7 @@ impl Default for Options {
             access_log: false,
             wait: Duration::from_secs(10),
             base_domain: None,
+            redirect: false,
         }
     }
 }
@@ -85,6 +90,7 @@ pub struct Service {
     settings: Settings,
     options: Options,
     gate: Gate,
+    forwarder: Forwarder,
     metrics: Metrics,
     health: Health,
     /// The streams of each database that is open.
@@ -113,7 +119,8 @@ impl Service {
     pub fn with(hosts: Hosts, authority: Authority, settings: Settings, options: Options) -> Arc<Service> {
         let (health, gate) = (Health::new(hosts.store()), Gate::new(options.limits.clone()));
         let (metrics, streams) = (Metrics::default(), Mutex::default());
-        Arc::new(Service { hosts, authority, settings, options, gate, metrics, health, streams })
+        let forwarder = Forwarder::default();
+        Arc::new(Service { hosts, authority, settings, options, gate, forwarder, metrics, health, streams })
     }
 
     /// Its routes.
@@ -198,10 +205,18 @@ impl Service {
             seen.is(route.name(), Some(&name));
         }
         let access = self.grant(&head)?.access(name.as_str())?;
-        if let Some(revision) = wait::wanted(&head)? {
+        let mut place = if route.is_work() { Some(self.gate.enter(&name).await?) } else { None };
+        let wanted = wait::wanted(&head)?;
+        let body = match route {
+            Route::Version if wanted.is_none() => body,
+            _ => match self.place(&name, &head, body).await? {
+                Forwarded::Here(body) => body,
+                Forwarded::Answered(response) => return Ok(body::holding(place, response)),
+            },
+        };
+        if let Some(revision) = wanted {
             self.reach(&name, revision).await?;
         }
-        let mut place = if route.is_work() { Some(self.gate.enter(&name).await?) } else { None };
         let response = match route {
             Route::Version => StatusCode::OK.into_response(),
             Route::Pipeline => {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use aquifer_log::Store;
 use aquifer_server::auth::{AuthOptions, Authority};
-use aquifer_server::hosted::{Create, Durability, HostError, Hosts};
+use aquifer_server::cluster::ClusterOptions;
+use aquifer_server::hosted::{Durability, HostError, HostOptions, Hosts};
 use aquifer_server::hrana::Settings;
 use aquifer_server::http::{ConnectionLimits, Listening, Options, Service, Tls};
 use aquifer_testkit::fault_store::FaultStore;
@@ -19,7 +20,6 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How a server is run.
-#[derive(Default)]
 pub(crate) struct Setup {
     pub(crate) tokens: Vec<&'static str>,
     pub(crate) settings: Settings,
@@ -27,6 +27,21 @@ pub(crate) struct Setup {
     pub(crate) connections: ConnectionLimits,
     pub(crate) tls: Option<Tls>,
     pub(crate) durability: Durability,
+    pub(crate) lease: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            tokens: Vec::new(),
+            settings: Settings::default(),
+            options: Options::default(),
+            connections: ConnectionLimits::default(),
+            tls: None,
+            durability: Durability::default(),
+            lease: ClusterOptions::default().lease,
+        }
+    }
 }
 
 pub(crate) struct Stage {
@@ -42,13 +57,6 @@ impl Stage {
         Stage { dir: TempDir::new().unwrap(), faults, store }
     }
 
-    /// Another machine, with a network of its own to the same store.
-    pub(crate) fn beside(&self) -> Stage {
-        let faults = FaultStore::new(Arc::clone(self.faults.inner()));
-        let store = Store::from_object_store(Arc::new(faults.clone()), "test");
-        Stage { dir: TempDir::new().unwrap(), faults, store }
-    }
-
     /// Without tokens it lets everybody in, and administer.
     pub(crate) async fn server(&self, name: &str, setup: Setup) -> Server {
         let auth = AuthOptions {
@@ -57,20 +65,22 @@ impl Stage {
             tokens: setup.tokens.iter().map(ToString::to_string).collect(),
             ..AuthOptions::default()
         };
-        let mut hosts = Hosts::new(self.store.clone(), self.dir.path().join(name), Create::OnDemand);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cluster = ClusterOptions { url: Some(format!("http://{address}")), lease: setup.lease };
+        let options = HostOptions { cluster, durability: setup.durability, ..HostOptions::default() };
+        let new = || Hosts::new(self.store.clone(), self.dir.path().join(name), options.clone());
+        let mut hosts = new();
         // Of one that has just vanished.
         eventually("the directory is free", async || {
             if matches!(hosts, Err(HostError::DataDirInUse(_))) {
-                hosts = Hosts::new(self.store.clone(), self.dir.path().join(name), Create::OnDemand);
+                hosts = new();
             }
             hosts.is_ok()
         })
         .await;
         let hosts = hosts.unwrap();
-        let hosts = hosts.with_durability(setup.durability);
         let service = Service::with(hosts, Authority::new(&auth).unwrap(), setup.settings, setup.options);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let listening = Listening::new(listener, setup.connections, setup.tls);
         let task = tokio::spawn(listening.serve(service.router(), std::future::pending()));
         Server { address, service, task }
@@ -166,13 +176,6 @@ impl Server {
         assert_eq!(answer["results"][0]["type"], "ok", "{answer}");
         let rows = answer["results"][0]["response"]["result"]["rows"].as_array().unwrap().clone();
         rows.iter().map(|row| row[0]["value"].as_str().unwrap().to_owned()).collect()
-    }
-
-    /// The same, or nothing if it does not succeed.
-    pub(crate) async fn values_or_none(&self, base: &str, sql: &str) -> Vec<String> {
-        let answer = self.execute(base, &[], sql).await.json();
-        let rows = answer["results"][0]["response"]["result"]["rows"].as_array().cloned().unwrap_or_default();
-        rows.iter().filter_map(|row| Some(row[0]["value"].as_str()?.to_owned())).collect()
     }
 
     /// Its process is killed.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use aquifer_format::{GenerationId, Revision, Timestamp};
 use aquifer_log::store::RequestCounts;
-use aquifer_log::{DatabaseName, DatabaseStore, GenerationRecord, LogError, OwnerRecord, SegmentKey};
+use aquifer_log::{DatabaseName, DatabaseStore, GenerationRecord, LogError, Owner, SegmentKey};
 use clap::Args;
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -40,7 +40,8 @@ struct Facts {
     /// The newest revision; `None` while nothing was shipped.
     head: Option<Head>,
     survey: Survey,
-    owner: Option<OwnerRecord>,
+    /// Which server it is served by.
+    owner: Option<Owner>,
     /// Whether the store keeps two writers apart; `None` while nobody has found out.
     fencing: Option<Fencing>,
     /// What it cost to find this out.
@@ -76,7 +77,7 @@ impl Info {
             record: generation.record,
             head,
             survey,
-            owner: database.owner().await?,
+            owner: database.owner().await?.filter(|owner| !owner.record.released),
             fencing: Fencing::remembered(database.store()).await?,
             requests: database.store().counts(),
         })?;
@@ -124,7 +125,8 @@ impl Report for Facts {
             fields.push(("parent", parent.to_string()));
         }
         if let Some(owner) = &self.owner {
-            fields.push(("owner", format!("{} since {}", text(&owner.host), show(owner.since))));
+            let record = &owner.record;
+            fields.push(("served by", format!("{} since {}", text(&record.host), show(record.since))));
         }
         match &self.head {
             None => fields.push(("newest txid", "none: nothing was shipped yet".to_owned())),

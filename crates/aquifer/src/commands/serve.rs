@@ -1,6 +1,7 @@
 //! `aquifer serve`
 
 mod limits;
+mod sharing;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use aquifer_log::Store;
 use aquifer_log::store::Patience;
 use aquifer_server::auth::{AuthOptions, Authority};
-use aquifer_server::hosted::{Create, Durability, Hosts};
+use aquifer_server::hosted::{Create, Durability, HostOptions, Hosts};
 use aquifer_server::http::{ConnectionLimits, Listening, Options, Service};
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
@@ -22,6 +23,7 @@ use crate::session::Session;
 use crate::signals::Signals;
 
 use limits::{LimitArgs, ObserveArgs, TlsArgs};
+use sharing::SharingArgs;
 
 /// Serve databases over HTTP; their primary storage is the store
 ///
@@ -66,6 +68,9 @@ pub(crate) struct Serve {
     allow_unfenced: bool,
 
     #[command(flatten)]
+    sharing: SharingArgs,
+
+    #[command(flatten)]
     tls: TlsArgs,
 
     #[command(flatten)]
@@ -106,12 +111,14 @@ impl Serve {
             DurableWhere::Store => Durability::Store,
             DurableWhere::Local => Durability::Local,
         };
-        let hosts = Hosts::new(store, &self.data_dir, create)?.with_durability(durability);
         let failed = |source| CliError::Serve { address: self.listen, source };
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let cluster = self.sharing.options(address, tls.is_some())?;
+        let hosts = Hosts::new(store, &self.data_dir, HostOptions { create, durability, cluster })?;
         let (settings, options) = (self.limits.settings(&self.observe), self.limits.options(&self.observe));
-        let options = Options { base_domain: self.base_domain.clone(), ..options };
+        let (base_domain, redirect) = (self.base_domain.clone(), self.sharing.redirect);
+        let options = Options { base_domain, redirect, ..options };
         let service = Service::with(hosts, authority, settings, options);
         let metrics = match self.observe.metrics {
             Some(address) => Some(serve_metrics(address, &service).await?),

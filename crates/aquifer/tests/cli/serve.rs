@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, request, request_with};
+use crate::daemon::{Daemon, eventually, request, request_with};
 use crate::world::World;
 
 struct Server {
@@ -29,7 +29,12 @@ impl Server {
     }
 
     fn rows(&self, sql: &str) -> Value {
-        let answer = self.execute("shop", sql);
+        let mut answer = Value::Null;
+        eventually("served", || {
+            answer = self.execute("shop", sql);
+            // As clients do: the server that has the database is gone, and is waited for.
+            answer["error"].is_null()
+        });
         assert_eq!(answer["results"][0]["type"], "ok", "{answer}");
         answer["results"][0]["response"]["result"]["rows"].clone()
     }
@@ -38,7 +43,7 @@ impl Server {
 #[test]
 fn a_killed_server_is_replaced_by_one_on_an_empty_disk() {
     let world = World::new();
-    let first = Server::start(&world, "a", &[]);
+    let first = Server::start(&world, "a", &["--lease", "500ms"]);
     first.rows("CREATE TABLE t(k INTEGER PRIMARY KEY)");
     for k in 1..=20 {
         first.rows(&format!("INSERT INTO t VALUES({k})"));
