@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aquifer_format::Timestamp;
+use aquifer_format::{GenerationId, Timestamp};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,9 @@ pub struct ControlRecord {
     /// Since when it is only read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<Timestamp>,
+    /// This generation takes no more commits: another one goes on from it, or is about to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<GenerationId>,
     /// It is deleted, and may still be had back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Deletion>,

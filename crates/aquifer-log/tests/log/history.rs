@@ -6,7 +6,9 @@ use aquifer_format::segment::{
 use aquifer_format::{
     DbChecksum, GenerationId, PageHash, PageSize, Pgno, Revision, Timestamp, Txid, TxidRange, WriterNonce,
 };
-use aquifer_log::{DatabaseStore, GenerationRecord, Level, Plan, PlanError, SegmentKey, Store, Target};
+use aquifer_log::{
+    DatabaseStore, GenerationRecord, Level, Plan, PlanError, SegmentKey, Shipped, Store, Target,
+};
 use bytes::Bytes;
 
 pub(crate) const SIZE: PageSize = PageSize::MIN;
@@ -91,12 +93,20 @@ impl History {
     /// Ships more txids.
     pub(crate) async fn grow(&mut self, txids: u64) {
         for _ in 0..txids {
-            let txid = self.head() + 1;
-            let (after, object, info) = self.next(txid);
-            assert!(self.db.put_level0(self.generation, &info, object.clone()).await.unwrap().is_committed());
+            assert!(self.extend().await.is_committed());
+        }
+    }
+
+    /// Ships one more txid, if nobody else has it.
+    pub(crate) async fn extend(&mut self) -> Shipped {
+        let txid = self.head() + 1;
+        let (after, object, info) = self.next(txid);
+        let shipped = self.db.put_level0(self.generation, &info, object.clone()).await.unwrap();
+        if shipped.is_committed() {
             self.images.push(after);
             self.segments.push((info, object));
         }
+        shipped
     }
 
     fn next(&mut self, txid: u64) -> (Image, Bytes, SegmentInfo) {

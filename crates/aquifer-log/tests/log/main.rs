@@ -7,6 +7,7 @@ mod growth;
 mod history;
 mod plan;
 mod retain;
+mod seal;
 #[path = "../stores/mod.rs"]
 mod stores;
 mod verify;

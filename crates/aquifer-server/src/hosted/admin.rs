@@ -11,6 +11,7 @@ use aquifer_log::{
     branch, fork, purge_deleted, seal,
 };
 
+use super::slots::Turn;
 use super::{HostError, Hosts, closing};
 
 /// How often the databases are looked for whose grace time after a deletion is over.
@@ -34,9 +35,12 @@ impl Hosts {
 
     /// Closes a database; its next use opens it anew. What is committed is shipped before.
     pub async fn close(&self, name: &DatabaseName) {
-        if let Err(error) = closing::close(&self.shared.slots, name).await {
-            tracing::info!(database = %name, %error, "closed, with commits that nobody was told of");
-        }
+        drop(self.hold(name).await);
+    }
+
+    /// The same, and nobody opens it here until the turn is dropped.
+    async fn hold(&self, name: &DatabaseName) -> Turn {
+        closing::hold(&self.shared.slots, name).await
     }
 
     /// Refuses writes to a database from now on, by this server and all others. Again: the same.
@@ -45,8 +49,8 @@ impl Hosts {
         let newest = self.newest(&log).await?;
         let control = log.control().await?;
         let frozen = control.frozen.or_else(|| Some(Timestamp::now()));
+        let _turn = self.hold(name).await;
         log.set_control(&ControlRecord { frozen, ..control }).await?;
-        self.close(name).await;
         Ok(seal(&log, newest.id).await?)
     }
 
@@ -66,7 +70,7 @@ impl Hosts {
         let log = self.log(name);
         let newest = self.newest_even_if_deleted(&log).await?;
         let deletion = log.mark_deleted(grace).await?;
-        self.close(name).await;
+        let _turn = self.hold(name).await;
         self.shared.data.files(name).discard().await?;
         match seal(&log, newest.id).await {
             Ok(_) | Err(PlanError::Empty { .. }) => {}
@@ -98,13 +102,15 @@ impl Hosts {
     ) -> Result<Revision, HostError> {
         let log = self.log(name);
         let newest = self.newest(&log).await?;
-        // What is committed here belongs to the history that is left.
-        self.close(name).await;
+        // Whoever asks for it meanwhile gets what it is then.
+        let _turn = self.hold(name).await;
         let plan = Plan::make(&log, generation, target).await?;
-        let begun = branch(&log, &plan, &host()).await?;
+        // In this order: nobody can open the old generation after it was sealed, or has written to it since. What is
+        // interrupted in between leaves a database that nobody serves until it is set back again.
+        let control = log.control().await?;
+        log.set_control(&ControlRecord { left: Some(newest.id), ..control }).await?;
         seal(&log, newest.id).await?;
-        // Somebody may have opened the old one in between.
-        self.close(name).await;
+        let begun = branch(&log, &plan, &host()).await?;
         tracing::info!(database = %name, to = %plan.revision, generation = %begun.id, "restored in place");
         Ok(plan.revision)
     }

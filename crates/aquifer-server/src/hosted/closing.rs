@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aquifer_log::DatabaseName;
 use futures::StreamExt;
 
-use super::slots::{Entry, Slots};
+use super::slots::{Entry, Slots, Turn};
 use super::{HostError, opening};
 
 /// Databases that are closed at the same time.
@@ -16,6 +16,29 @@ pub(super) async fn close_all(slots: &Arc<Slots>) -> Result<(), HostError> {
     let names = futures::stream::iter(slots.names());
     let closed = names.map(|name| async move { close(slots, &name).await });
     closed.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
+}
+
+/// Closes a database, and keeps it closed for as long as the turn is held.
+pub(super) async fn hold(slots: &Arc<Slots>, name: &DatabaseName) -> Turn {
+    loop {
+        let (turn, hosted) = match slots.enter(name) {
+            Entry::Open(_) => match slots.take(name) {
+                Some((turn, hosted)) => (turn, Some(hosted)),
+                None => continue,
+            },
+            Entry::Free(turn, lost) => (turn, lost),
+            Entry::Busy(outcome) => {
+                drop(opening::wait(outcome).await);
+                continue;
+            }
+        };
+        if let Some(hosted) = hosted
+            && let Err(error) = hosted.close().await
+        {
+            tracing::info!(database = %name, %error, "closed, with commits that nobody was told of");
+        }
+        return turn;
+    }
 }
 
 /// Closes a database, whoever holds it. Whoever wants it meanwhile waits.

@@ -1,7 +1,6 @@
 //! One hosted database.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use aquifer_log::{DatabaseName, DatabaseStore};
 use aquifer_replicate::{Error as ReplicaError, ReplicaState, Replicator};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::watch;
 
 use super::files::Files;
 use super::pages::Pages;
@@ -37,7 +37,7 @@ pub struct Hosted {
     /// Held while it is claimed once more.
     claiming: tokio::sync::Mutex<()>,
     /// Another server has it now.
-    lost: AtomicBool,
+    lost: watch::Sender<bool>,
     /// Whether it was frozen when it was opened, and when it was asked last whether it still is.
     frozen: Option<Mutex<Instant>>,
     durability: Durability,
@@ -65,7 +65,7 @@ impl Hosted {
             cluster,
             claim: Mutex::new(claim),
             claiming: tokio::sync::Mutex::default(),
-            lost: AtomicBool::new(false),
+            lost: watch::Sender::new(false),
             frozen: is_frozen.then(|| Mutex::new(Instant::now())),
             durability,
             used: Mutex::new(Instant::now()),
@@ -117,7 +117,13 @@ impl Hosted {
 
     /// Whether another server has taken it over: no use of it succeeds any more, and it is to be opened anew.
     pub fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
+        *self.lost.borrow()
+    }
+
+    /// Waits until it [is lost](Hosted::is_lost), or was closed. Cancel-safe.
+    pub async fn gone(&self) {
+        // It cannot fail: the sender is here.
+        let _ = self.lost.subscribe().wait_for(|lost| *lost).await;
     }
 
     /// A connection of its own. Blocks. What is committed on it is not acknowledged before
@@ -224,7 +230,7 @@ impl Hosted {
     }
 
     fn lose(&self, reason: &dyn std::fmt::Display) {
-        if !self.lost.swap(true, Ordering::AcqRel) {
+        if !self.lost.send_replace(true) {
             tracing::warn!(database = %self.name(), %reason, "the database is not served any more");
         }
     }
@@ -235,7 +241,7 @@ impl Hosted {
 
     /// It is to be opened anew: nothing on it is acknowledged any more.
     pub(super) fn abandon(&self) {
-        self.lost.store(true, Ordering::Release);
+        self.lost.send_replace(true);
     }
 
     /// It is used now.

@@ -30,6 +30,12 @@ pub enum HostError {
         gone: Timestamp,
     },
 
+    /// It is being set back, or that was interrupted.
+    #[error(
+        "'{0}' is being set back to an earlier moment; if that was interrupted, an administrator has to set it back again"
+    )]
+    Left(DatabaseName),
+
     /// It would be overwritten.
     #[error("there is a database '{0}' already")]
     Exists(DatabaseName),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use aquifer_log::DatabaseStore;
+use aquifer_format::Revision;
+use aquifer_log::{ControlRecord, DatabaseStore};
 use aquifer_replicate::restore::{RestoreError, Restorer};
 use aquifer_replicate::{Error as ReplicaError, Tracker};
 use tokio::sync::{oneshot, watch};
@@ -78,11 +79,9 @@ async fn serve(
 ) -> Result<Arc<Hosted>, HostError> {
     let (replicator, name) = (&shared.replicator, database.name());
     let files = shared.data.files(name);
-    let control = database.control().await?;
-    if let Some(deletion) = control.deleted {
-        return Err(HostError::Deleted { name: name.clone(), gone: deletion.gone });
-    }
-    let (is_frozen, durability) = (control.frozen.is_some(), shared.options.durability);
+    // Before anything is fetched for nothing.
+    allowed(database, None).await?;
+    let durability = shared.options.durability;
     // A file that turns out to be outdated is restored, and is not outdated then unless somebody has just shipped
     // something: the server before this one, with its last breath.
     for _ in 0..ATTEMPTS {
@@ -90,7 +89,15 @@ async fn serve(
         let tracker = Tracker::new();
         replicator.add_tracked(files.database(), name, Arc::clone(&tracker))?;
         match replicator.sync_database(name).await {
-            Ok(_) => {
+            Ok(revision) => {
+                // Not sooner: what is said from now on comes with a seal on what was just found.
+                let is_frozen = match allowed(database, revision).await {
+                    Ok(control) => control.frozen.is_some(),
+                    Err(e) => {
+                        let _ = replicator.remove(name).await;
+                        return Err(e);
+                    }
+                };
                 let (replicator, older) = (Arc::clone(replicator), Older::new(files.older()));
                 let pages = Pages::new(database.clone(), Arc::clone(&replicator), tracker, older);
                 let (database, cluster, claim) = (database.clone(), shared.cluster.clone(), claim.clone());
@@ -114,6 +121,19 @@ async fn serve(
         }
     }
     Err(HostError::Contended(name.clone()))
+}
+
+/// What an administrator has said, unless it is that nobody may open the database at this revision.
+async fn allowed(database: &DatabaseStore, at: Option<Revision>) -> Result<ControlRecord, HostError> {
+    let control = database.control().await?;
+    let name = || database.name().clone();
+    if let Some(deletion) = control.deleted {
+        return Err(HostError::Deleted { name: name(), gone: deletion.gone });
+    }
+    match at {
+        Some(at) if control.left == Some(at.generation) => Err(HostError::Left(name())),
+        _ => Ok(control),
+    }
 }
 
 /// Makes sure that there is a local file: restores it, or makes an empty one.

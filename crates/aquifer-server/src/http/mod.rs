@@ -33,6 +33,7 @@ use axum::http::{Method, StatusCode, header, request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use aquifer_replicate::metrics::Exposition;
 
@@ -95,6 +96,8 @@ pub struct Service {
     health: Health,
     /// The streams of each database that is open.
     streams: Mutex<BTreeMap<DatabaseName, Streams>>,
+    /// Whether nobody waits for changes any more.
+    ends: watch::Sender<bool>,
 }
 
 /// What clients hold open of a database.
@@ -119,8 +122,19 @@ impl Service {
     pub fn with(hosts: Hosts, authority: Authority, settings: Settings, options: Options) -> Arc<Service> {
         let (health, gate) = (Health::new(hosts.store()), Gate::new(options.limits.clone()));
         let (metrics, streams) = (Metrics::default(), Mutex::default());
-        let forwarder = Forwarder::default();
-        Arc::new(Service { hosts, authority, settings, options, gate, forwarder, metrics, health, streams })
+        let (forwarder, ends) = (Forwarder::default(), watch::Sender::new(false));
+        Arc::new(Service {
+            hosts,
+            authority,
+            settings,
+            options,
+            gate,
+            forwarder,
+            metrics,
+            health,
+            streams,
+            ends,
+        })
     }
 
     /// Its routes.
@@ -146,6 +160,16 @@ impl Service {
     /// What a server does on the side: removes databases whose grace time after a deletion is over. Never returns.
     pub async fn upkeep(&self) {
         self.hosts.keep_purging().await;
+    }
+
+    /// Answers those who wait for changes as if there were none: for a server that is about to end.
+    pub fn end_waits(&self) {
+        self.ends.send_replace(true);
+    }
+
+    async fn ending(&self) {
+        // It cannot fail: the sender is here.
+        let _ = self.ends.subscribe().wait_for(|ends| *ends).await;
     }
 
     /// Ends what clients hold open, ships what is committed, and closes all databases.
@@ -225,8 +249,16 @@ impl Service {
             }
             Route::Pull => {
                 let pull = Pull::parse(self.body(body).await?)?;
-                let hosted = self.hosts.open(&name).await?;
-                pull.wait(hosted.pages().as_ref(), pull::LONGEST_POLL).await;
+                let mut hosted = self.hosts.open(&name).await?;
+                let is_gone = tokio::select! {
+                    () = pull.wait(hosted.pages().as_ref(), pull::LONGEST_POLL) => false,
+                    // What it is now, it is somewhere else.
+                    () = hosted.gone() => true,
+                    () = self.ending() => false,
+                };
+                if is_gone {
+                    hosted = self.hosts.open(&name).await?;
+                }
                 place = Some(self.gate.enter(&name).await?);
                 let answer = pull.answer(Arc::clone(hosted.pages())).await;
                 if answer.is_err() {

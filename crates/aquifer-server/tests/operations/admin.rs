@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use aquifer_log::{DatabaseStore, purge_deleted};
+use aquifer_log::{ControlRecord, DatabaseStore, purge_deleted};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
@@ -156,6 +156,24 @@ async fn a_database_is_set_back_on_every_server_and_can_be_set_forward_again() {
     let missing = a.admin("POST", "/shop/restore", &json!({"txid": 1000})).await;
     assert_eq!(missing.status, 404, "{missing:?}");
     assert_eq!(a.admin("POST", "/shop/restore", &json!({"when": "now"})).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_database_whose_setting_back_was_interrupted_is_served_by_nobody_until_it_is_done() {
+    let stage = Stage::new();
+    let before = stage.server("a", Setup::default()).await;
+    before.values("/db/shop", "CREATE TABLE t(k)").await;
+    before.service.shutdown().await.unwrap();
+    let log = DatabaseStore::new(stage.store.clone(), "shop".parse().unwrap());
+    let newest = log.latest_generation().await.unwrap().unwrap();
+    let left = ControlRecord { left: Some(newest.id), ..ControlRecord::default() };
+    log.set_control(&left).await.unwrap();
+    let server = stage.server("b", Setup::default()).await;
+    let refused = server.execute("/db/shop", &[], "INSERT INTO t VALUES (1)").await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.body.contains("set it back again"), "{refused:?}");
+    server.done("POST", "/shop/restore", &json!({})).await;
+    assert_eq!(server.values("/db/shop", "SELECT name FROM sqlite_schema").await, ["t"]);
 }
 
 #[tokio::test]

@@ -7,3 +7,4 @@ mod limits;
 mod observation;
 mod stage;
 mod tls;
+mod waiting;

@@ -204,6 +204,7 @@ async fn serve(listening: Listening, service: &Arc<Service>, signals: &mut Signa
         () = &mut serving => return SIGTERM,
         number = signals.next() => number,
     };
+    service.end_waits();
     let _ = end.send(());
     // A second signal ends those who take too long.
     tokio::select! {

@@ -9,7 +9,7 @@ use axum::response::Response;
 use futures::TryStreamExt;
 use serde_json::json;
 
-use super::{Admin, Named, json, parsed};
+use super::{Admin, Named, json, parsed, to_the_end};
 use crate::http::answer::Refusal;
 
 type Answer = Result<Response, Refusal>;
@@ -73,7 +73,8 @@ pub(super) async fn delete(
     let (head, _) = request.into_parts();
     let grace = parsed::<u64>(&head, "grace_seconds", "number of seconds")?;
     let grace = grace.map_or(GRACE, Duration::from_secs);
-    let deletion = service.hosts.delete(&name, grace).await?;
+    let deleted = name.clone();
+    let deletion = to_the_end(async move { service.hosts.delete(&deleted, grace).await }).await?;
     Ok(json(StatusCode::OK, &json!({ "name": name, "deleted": deletion.at, "gone": deletion.gone })))
 }
 
@@ -85,7 +86,8 @@ pub(super) async fn undelete(Admin(service): Admin, Named(name): Named) -> Answe
 
 /// Refuses writes from now on.
 pub(super) async fn freeze(Admin(service): Admin, Named(name): Named) -> Answer {
-    let revision = service.hosts.freeze(&name).await?;
+    let frozen = name.clone();
+    let revision = to_the_end(async move { service.hosts.freeze(&frozen).await }).await?;
     Ok(json(StatusCode::OK, &json!({ "name": name, "revision": revision, "frozen": true })))
 }
 

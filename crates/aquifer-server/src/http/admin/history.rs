@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Admin, Moment, Named, from_json, json};
+use super::{Admin, Moment, Named, from_json, json, to_the_end};
 use crate::hosted::HostError;
 use crate::http::answer::Refusal;
 
@@ -35,7 +35,9 @@ pub(super) async fn snapshot(Admin(service): Admin, Named(name): Named, body: Bo
 pub(super) async fn restore(Admin(service): Admin, Named(name): Named, body: Body) -> Answer {
     let moment: Moment = from_json(&service.body(body).await?)?;
     let (generation, target) = moment.target()?;
-    let revision = service.hosts.restore_in_place(&name, generation, target).await?;
+    let restored = name.clone();
+    let restoring = async move { service.hosts.restore_in_place(&restored, generation, target).await };
+    let revision = to_the_end(restoring).await?;
     Ok(json(StatusCode::OK, &json!({ "name": name, "restored": revision })))
 }
 
@@ -53,6 +55,8 @@ pub(super) async fn fork(Admin(service): Admin, Named(name): Named, body: Body) 
     let Fork { to, generation, txid, timestamp } = from_json(&service.body(body).await?)?;
     let (generation, target) = Moment { generation, txid, timestamp }.target()?;
     let to: DatabaseName = to.parse().map_err(|e| Refusal::bad(format!("{to}: {e}")))?;
-    let revision = service.hosts.fork(&name, generation, target, &to).await?;
+    let (from, copy) = (name.clone(), to.clone());
+    let forking = async move { service.hosts.fork(&from, generation, target, &copy).await };
+    let revision = to_the_end(forking).await?;
     Ok(json(StatusCode::CREATED, &json!({ "name": to, "of": name, "revision": revision })))
 }

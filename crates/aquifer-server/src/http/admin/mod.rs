@@ -16,6 +16,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use tracing::Instrument;
 
 use super::Service;
 use super::answer::Refusal;
@@ -100,6 +101,14 @@ impl Moment {
             }
         };
         Ok((generation, target))
+    }
+}
+
+/// Does what must not be left half-done when the client goes away.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(done) => done,
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
 }
 
