@@ -113,6 +113,7 @@ fn meta() -> SegmentMeta {
         checksum_before: DbChecksum::EMPTY,
         checksum_after: DbChecksum::EMPTY,
         commits: 1,
+        frames: 0,
         first_commit: Timestamp::from_millis(0),
         last_commit: Timestamp::from_millis(0),
         writer: WriterNonce::from_bytes([0; 16]),

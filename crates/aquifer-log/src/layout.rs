@@ -6,6 +6,7 @@
 //! <database>/<generation>/0/<txid>-<writer>.groups        groups of a large one, referred to by the .seg
 //! <database>/<generation>/<level>/<first>-<last>.seg      compacted
 //! <database>/<generation>/snapshot/<txid>.seg             an image of every page
+//! <database>/<generation>/spans/<number:08x>.json          where libSQL's numbers of frames begin
 //! <database>/<generation>/retired.json                    what retention will delete, and since when it knows
 //! <database>/first.json                                   the generation that it begins with, created only if absent
 //! <database>/control.json                                 what an administrator has said of it
@@ -35,6 +36,7 @@ const FIRST_RECORD: &str = "first.json";
 const CONTROL_RECORD: &str = "control.json";
 const OWNERS: &str = "owner";
 const JSON: &str = ".json";
+const SPANS: &str = "spans";
 
 /// Where the servers of a store announce themselves. No database has this name.
 pub(crate) const SERVERS: &str = "servers";
@@ -231,6 +233,23 @@ impl Layout {
     /// Which objects of a generation are to be deleted.
     pub fn retired_record(&self, generation: GenerationId) -> Key {
         self.generation(generation).key(RETIRED_RECORD)
+    }
+
+    /// Where frames are numbered from.
+    pub(crate) fn spans(&self, generation: GenerationId) -> Prefix {
+        self.generation(generation).dir(SPANS)
+    }
+
+    /// A span's record.
+    pub(crate) fn span(&self, generation: GenerationId, number: u32) -> Key {
+        self.spans(generation).key(&format!("{number:08x}.json"))
+    }
+
+    /// The number of the span whose record this is.
+    pub(crate) fn span_number(&self, generation: GenerationId, key: &Key) -> Option<u32> {
+        let number =
+            u32::from_str_radix(self.spans(generation).strip(key)?.strip_suffix(".json")?, 16).ok()?;
+        (self.span(generation, number) == *key).then_some(number)
     }
 
     /// All segments of a level.

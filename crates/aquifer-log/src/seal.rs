@@ -90,6 +90,7 @@ async fn put_empty(
         checksum_before: on.checksum_after,
         checksum_after: on.checksum_after,
         commits: 1,
+        frames: 0,
         first_commit: now,
         last_commit: now,
         writer: WriterNonce::random(),

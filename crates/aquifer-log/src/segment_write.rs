@@ -202,6 +202,7 @@ mod tests {
                 checksum_before: before,
                 checksum_after: checksum,
                 commits: 1,
+                frames: 0,
                 first_commit: Timestamp::from_millis(1),
                 last_commit: Timestamp::from_millis(1),
                 writer,

@@ -45,6 +45,7 @@ fn segment(txid: u64, pages: u32, writer: WriterNonce) -> (SegmentInfo, Bytes) {
         checksum_before: DbChecksum::EMPTY,
         checksum_after,
         commits: 1,
+        frames: 0,
         first_commit: Timestamp::from_millis(1),
         last_commit: Timestamp::from_millis(2),
         writer,

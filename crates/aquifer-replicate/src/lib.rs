@@ -18,7 +18,7 @@ mod workers;
 
 pub use error::{Error, Result};
 pub use options::{Primary, ReplicaOptions};
-pub use replica::{RevisionView, UpkeepOptions};
+pub use replica::{Applied, PageWrite, RevisionView, UpkeepOptions};
 pub use replicator::{Replicator, ReplicatorBuilder};
 pub use status::{ReplicaState, ReplicaStatus};
-pub use tracker::Tracker;
+pub use tracker::{BatchPages, Tracker};

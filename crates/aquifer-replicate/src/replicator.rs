@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use crate::budget::RequestBudget;
 use crate::options::ReplicaOptions;
-use crate::replica::{Command, Replica, RevisionView, Shared};
+use crate::replica::{Applied, Command, PageWrite, Replica, RevisionView, Shared};
 use crate::status::{ReplicaState, ReplicaStatus};
 use crate::tracker::Tracker;
 use crate::watch::Watcher;
@@ -225,6 +225,12 @@ impl Replicator {
     /// this waits for it. Many who ask at once share one. Cancel-safe.
     pub async fn view(&self, name: &DatabaseName) -> Result<Arc<RevisionView>> {
         ask(&self.commands(name)?, Command::View).await
+    }
+
+    /// Writes pages that somebody else has made, if they are made for the database as it is now, and returns when they are
+    /// durable. Not cancel-safe: what was begun is done, and nobody is told.
+    pub async fn apply(&self, name: &DatabaseName, write: PageWrite) -> Result<Applied> {
+        ask(&self.commands(name)?, |asked| Command::Apply(write, asked)).await
     }
 
     fn commands(&self, name: &DatabaseName) -> Result<mpsc::Sender<Command>> {

@@ -4,12 +4,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use aquifer_format::segment::SegmentMeta;
 use aquifer_format::{GenerationId, Pgno, Revision, Txid};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// Batches whose sizes are remembered: more than are ever captured and not durable.
 const SIZES: usize = 64;
+
+/// Batches, and pages in them, that are kept for somebody who does not take them.
+const KEPT: usize = 4096;
+const KEPT_PAGES: usize = 1 << 20;
 
 /// Follows one database's replica. Cheap to share.
 #[derive(Debug)]
@@ -31,6 +36,29 @@ struct Changes {
     last: Vec<u64>,
     /// The size of the database after the latest batches, in pages; ascending, the latest last.
     sizes: VecDeque<(Txid, u32)>,
+    /// From when somebody wanted to know them on; ascending.
+    batches: Option<VecDeque<BatchPages>>,
+}
+
+/// What a batch brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchPages {
+    /// Its txid.
+    pub txid: Txid,
+    /// SQLite commits in it.
+    pub commits: u32,
+    /// Frames that were pushed as its first commit; 0: none were.
+    pub frames: u32,
+    /// The pages that it changed, ascending.
+    pub pages: Vec<Pgno>,
+}
+
+impl BatchPages {
+    /// Of a level-0 segment, without its pages.
+    pub fn of(meta: &SegmentMeta) -> BatchPages {
+        let (txid, commits, frames) = (meta.range.last, meta.commits, meta.frames);
+        BatchPages { txid, commits, frames, pages: Vec::new() }
+    }
 }
 
 impl Default for Tracker {
@@ -107,6 +135,26 @@ impl Tracker {
         changes.since = since;
     }
 
+    /// Keeps what each batch brings, from the next one on, and says after which txid that is. `None` if the generation is not
+    /// the one that is followed.
+    pub fn keep_batches(&self, generation: GenerationId) -> Option<Txid> {
+        let mut changes = self.changes.lock();
+        if changes.generation != Some(generation) {
+            return None;
+        }
+        let last = changes.sizes.back().map_or(Txid::ZERO, |(txid, _)| *txid);
+        let first = changes.batches.get_or_insert_default().front().map(|batch| batch.txid.previous());
+        Some(first.unwrap_or(last))
+    }
+
+    /// Hands over what was kept since the last call. `None`: it is not kept, or not any more: a run began anew, or nobody
+    /// took it for long.
+    pub fn take_batches(&self, generation: GenerationId) -> Option<Vec<BatchPages>> {
+        let mut changes = self.changes.lock();
+        let is_ours = changes.generation == Some(generation);
+        changes.batches.as_mut().filter(|_| is_ours).map(|kept| kept.drain(..).collect())
+    }
+
     /// A run begins, with this as the last batch.
     pub(crate) fn begin(&self, generation: GenerationId, txid: Txid, pages: u32) {
         *self.changes.lock() = Changes {
@@ -114,16 +162,28 @@ impl Tracker {
             since: txid,
             last: Vec::new(),
             sizes: VecDeque::from([(txid, pages)]),
+            batches: None,
         };
     }
 
     /// A batch is captured.
-    pub(crate) fn captured(&self, txid: Txid, pages: u32, changed: impl IntoIterator<Item = Pgno>) {
+    pub(crate) fn captured(&self, meta: &SegmentMeta, changed: impl Iterator<Item = Pgno>) {
         let mut changes = self.changes.lock();
+        let mut batch = BatchPages::of(meta);
+        let is_kept = changes.batches.is_some();
         for pgno in changed {
-            changes.note(pgno, txid);
+            changes.note(pgno, batch.txid);
+            if is_kept {
+                batch.pages.push(pgno);
+            }
         }
-        changes.sizes.push_back((txid, pages));
+        changes.sizes.push_back((batch.txid, meta.size_after));
+        if let Some(kept) = &mut changes.batches {
+            kept.push_back(batch);
+            if kept.len() > KEPT || kept.iter().map(|batch| batch.pages.len()).sum::<usize>() > KEPT_PAGES {
+                changes.batches = None;
+            }
+        }
         if changes.sizes.len() > SIZES {
             changes.sizes.pop_front();
         }
@@ -146,12 +206,28 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
-    use aquifer_format::Timestamp;
+    use aquifer_format::{DbChecksum, PageSize, Timestamp, TxidRange, WriterNonce};
 
     use super::*;
 
     fn pages(numbers: &[u32]) -> Vec<Pgno> {
         numbers.iter().map(|n| Pgno::new(*n).unwrap()).collect()
+    }
+
+    fn meta(txid: u64, size: u32) -> SegmentMeta {
+        SegmentMeta {
+            page_size: PageSize::DEFAULT,
+            range: TxidRange::one(Txid::new(txid)),
+            size_before: size,
+            size_after: size,
+            checksum_before: DbChecksum::EMPTY,
+            checksum_after: DbChecksum::EMPTY,
+            commits: 1,
+            frames: 0,
+            first_commit: Timestamp::default(),
+            last_commit: Timestamp::default(),
+            writer: WriterNonce::from_bytes([1; 16]),
+        }
     }
 
     #[test]
@@ -162,8 +238,8 @@ mod tests {
         assert_eq!(since(0), None, "nothing is followed");
         tracker.begin(generation, Txid::new(10), 5);
         assert_eq!((since(9), since(10)), (None, Some(Vec::new())));
-        tracker.captured(Txid::new(11), 6, pages(&[1, 6]));
-        tracker.captured(Txid::new(12), 6, pages(&[1, 3]));
+        tracker.captured(&meta(11, 6), pages(&[1, 6]).into_iter());
+        tracker.captured(&meta(12, 6), pages(&[1, 3]).into_iter());
         assert_eq!(since(10), Some(pages(&[1, 3, 6])));
         assert_eq!(since(11), Some(pages(&[1, 3])));
         let later = tracker.changed_since(generation, Txid::new(10), Pgno::new(2).unwrap(), 1);
@@ -174,6 +250,12 @@ mod tests {
         assert!(!tracker.may_have_changed(generation, Txid::new(10), Pgno::new(4).unwrap()));
         assert!(tracker.may_have_changed(generation, Txid::new(9), Pgno::new(4).unwrap()));
         assert!(tracker.may_have_changed(generation, Txid::new(6), Pgno::new(2).unwrap()), "not known");
+        assert_eq!(tracker.take_batches(generation), None, "nobody wanted them");
+        assert_eq!(tracker.keep_batches(generation), Some(Txid::new(12)));
+        tracker.captured(&meta(13, 6), pages(&[2]).into_iter());
+        assert_eq!(tracker.keep_batches(generation), Some(Txid::new(12)));
+        let taken = tracker.take_batches(generation).unwrap();
+        assert_eq!(taken, [BatchPages { pages: pages(&[2]), ..BatchPages::of(&meta(13, 6)) }]);
         let at = |txid| tracker.pages_at(Revision { generation, txid: Txid::new(txid) });
         assert_eq!((at(9), at(10), at(12)), (None, Some(5), Some(6)));
     }

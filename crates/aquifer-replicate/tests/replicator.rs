@@ -542,6 +542,7 @@ fn foreign_segment(txid: Txid, pages: &[Vec<u8>]) -> Vec<u8> {
         checksum_before: checksum,
         checksum_after: after,
         commits: 1,
+        frames: 0,
         first_commit: Timestamp::now(),
         last_commit: Timestamp::now(),
         writer: WriterNonce::random(),

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod hosted;
 pub mod hrana;
 pub mod http;
+pub mod libsql;
 pub mod sql;
 pub mod turso;
 mod watched;

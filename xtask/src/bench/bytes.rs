@@ -40,8 +40,12 @@ fn measure(dir: &Path, workload: &Workload, per_batch: u64) -> Result<Shares> {
     let path = dir.join("app.db");
     let (db, mut work) = workload.open(&path, 64)?;
     let mut capture = Capture::open(&path, None, WalLimits::default(), Spill::to(dir.to_owned()))?;
-    let mut next =
-        NextBatch { txid: Txid::FIRST, writer: WriterNonce::random(), not_before: Timestamp::default() };
+    let mut next = NextBatch {
+        txid: Txid::FIRST,
+        writer: WriterNonce::random(),
+        frames: 0,
+        not_before: Timestamp::default(),
+    };
     capture.next_batch(&next)?;
     let (mut shipped, mut frames) = (0, 0);
     for n in 1..=TRANSACTIONS {

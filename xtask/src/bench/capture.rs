@@ -54,8 +54,12 @@ fn measure(dir: &Path, workload: &Workload) -> Result<Cost> {
     let path = dir.join("app.db");
     let (db, mut work) = workload.open(&path, 128)?;
     let mut capture = Capture::open(&path, None, WalLimits::default(), Spill::to(dir.to_owned()))?;
-    let mut next =
-        NextBatch { txid: Txid::FIRST, writer: WriterNonce::random(), not_before: Timestamp::default() };
+    let mut next = NextBatch {
+        txid: Txid::FIRST,
+        writer: WriterNonce::random(),
+        frames: 0,
+        not_before: Timestamp::default(),
+    };
     capture.next_batch(&next)?;
     let (mut bytes, mut spent) = (0, Duration::ZERO);
     for n in 1..=TRANSACTIONS {

@@ -55,6 +55,7 @@ impl SegmentMeta {
             checksum_before: self.checksum_before,
             checksum_after: newer.checksum_after,
             commits: self.commits.saturating_add(newer.commits),
+            frames: 0,
             first_commit: self.first_commit,
             last_commit: newer.last_commit,
             writer: newer.writer,

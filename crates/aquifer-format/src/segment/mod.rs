@@ -31,6 +31,7 @@
 //!     checksum_before: before,
 //!     checksum_after: after,
 //!     commits: 1,
+//!     frames: 0,
 //!     first_commit: Timestamp::now(),
 //!     last_commit: Timestamp::now(),
 //!     writer: WriterNonce::random(),

@@ -22,8 +22,11 @@ pub struct SegmentMeta {
     pub checksum_before: DbChecksum,
     /// Checksum of the database after the range.
     pub checksum_after: DbChecksum,
-    /// SQLite commits in the range.
-    pub commits: u64,
+    /// SQLite commits in the range, up to `u32::MAX`.
+    pub commits: u32,
+    /// WAL frames that a client pushed as the first commit of the range (libSQL's offline sync counts frames, and each
+    /// page is here once); 0 where it was no such push, and above level 0.
+    pub frames: u32,
     /// When the range's first commit was seen.
     pub first_commit: Timestamp,
     /// When the range's last commit was seen.
@@ -82,6 +85,7 @@ impl Trailer {
         put(0, &meta.range.first.get().to_le_bytes());
         put(8, &meta.range.last.get().to_le_bytes());
         put(16, &meta.commits.to_le_bytes());
+        put(20, &meta.frames.to_le_bytes());
         put(24, &meta.first_commit.as_millis().to_le_bytes());
         put(32, &meta.last_commit.as_millis().to_le_bytes());
         put(40, &meta.writer.to_bytes());
@@ -143,7 +147,8 @@ impl Trailer {
                 size_after: int(76),
                 checksum_before: DbChecksum::from_u64(long(56)),
                 checksum_after: DbChecksum::from_u64(long(64)),
-                commits: long(16),
+                commits: int(16),
+                frames: int(20),
                 first_commit: Timestamp::from_millis(long(24) as i64),
                 last_commit: Timestamp::from_millis(long(32) as i64),
                 writer: WriterNonce::from_bytes(field(bytes, 40)),

@@ -123,6 +123,7 @@ pub(crate) fn meta(txid: u64, before: &Image, after: &Image) -> SegmentMeta {
         checksum_before: checksum(before),
         checksum_after: checksum(after),
         commits: 2,
+        frames: 0,
         first_commit: Timestamp::from_millis(1_000 * txid as i64),
         last_commit: Timestamp::from_millis(1_000 * txid as i64 + 500),
         writer: WRITER,

@@ -190,7 +190,7 @@ pub(crate) fn joined(segments: &[SegmentHandle]) -> Result<SegmentMeta, LogError
         }
     }
     let (start, end) = (first.info().meta(), last.info().meta());
-    let commits = segments.iter().fold(0u64, |sum, s| sum.saturating_add(s.info().meta().commits));
+    let commits = segments.iter().fold(0u32, |sum, s| sum.saturating_add(s.info().meta().commits));
     Ok(SegmentMeta {
         page_size: end.page_size,
         range: TxidRange { first: start.range.first, last: end.range.last },
@@ -199,6 +199,7 @@ pub(crate) fn joined(segments: &[SegmentHandle]) -> Result<SegmentMeta, LogError
         checksum_before: start.checksum_before,
         checksum_after: end.checksum_after,
         commits,
+        frames: 0,
         first_commit: start.first_commit,
         last_commit: end.last_commit,
         writer: end.writer,

@@ -96,7 +96,7 @@ pub async fn retain(
     let mut is_newest = true;
     for generation in generations {
         let inventory = Inventory::read(db, generation.id, now).await?;
-        let pinned = pins.remove(&generation.id).unwrap_or_default();
+        let mut pinned = pins.remove(&generation.id).unwrap_or_default();
         let Some(head) = inventory.head() else {
             // Someone may be about to ship its first batch.
             if is_newest || generation.record.created_at > cut || !pinned.is_empty() {
@@ -116,7 +116,12 @@ pub async fn retain(
             Some(_) => None,
         };
         superseded |= at_cut.is_some();
-        let roots = Roots { from, pinned };
+        let spans = db.held_spans(generation.id, now).await?;
+        pinned.extend(
+            spans.iter().map(|span| span.start).filter(|start| *start > Txid::ZERO && *start <= head),
+        );
+        let shipped_after = spans.iter().map(|span| span.start).min();
+        let roots = Roots { from, pinned, shipped_after };
         if roots.is_empty() {
             retire_whole(db, &generation, &inventory, retention, now, &mut retained).await?;
             continue;

@@ -16,6 +16,8 @@ pub(super) struct Roots {
     pub(super) from: Option<Txid>,
     /// These, which others forked from.
     pub(super) pinned: BTreeSet<Txid>,
+    /// The level-0 segments after this, for those who count frames.
+    pub(super) shipped_after: Option<Txid>,
 }
 
 impl Roots {
@@ -57,6 +59,10 @@ impl Needed {
         needed.oldest = roots.pinned.first().copied().into_iter().chain(roots.from).min();
         if needed.oldest == Some(Txid::ZERO) {
             needed.oldest = inventory.all().map(|s| s.segment.range.last).min();
+        }
+        if let Some(after) = roots.shipped_after {
+            let shipped = inventory.segments.get(&Level::Shipped).into_iter().flatten();
+            needed.segments.extend(shipped.filter(|s| s.segment.range.first > after).map(|s| s.segment));
         }
         // A writer that comes back looks for the last txid here.
         needed

@@ -149,6 +149,7 @@ impl History {
             checksum_before: checksum(&before),
             checksum_after: checksum(&after),
             commits: 2,
+            frames: 0,
             first_commit: Timestamp::from_millis(commit_time(txid).as_millis() - 500),
             last_commit: commit_time(txid),
             writer: WRITER,

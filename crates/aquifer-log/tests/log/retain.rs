@@ -405,3 +405,35 @@ async fn groups_that_nobody_refers_to_are_swept_when_they_are_old() {
     assert!(!keys(&store).await.contains(&orphan));
     assert_restores_from(&history, 1).await;
 }
+
+/// Whoever counts frames needs every batch since the span began, and the image that it began with; for a while after the
+/// span was last renewed.
+#[tokio::test]
+async fn the_batches_of_a_span_stay_while_it_is_in_use() {
+    each_store(async |store| {
+        let history = History::of(&store, 48, 40).await;
+        compact(&history).await;
+        make_snapshot(&history, 38).await;
+        let span = history.db.begin_span(history.generation, 77, Txid::new(20)).await.unwrap();
+        let again = history.db.begin_span(history.generation, 77, Txid::new(30)).await.unwrap();
+        assert_eq!((again.start, again.number), (Txid::new(20), 77), "it has begun already");
+        let shipped = async || -> Vec<u64> {
+            let segments = history.db.segments(history.generation, aquifer_log::Level::Shipped, Txid::ZERO);
+            segments.map_ok(|s| s.segment.range.first.get()).try_collect().await.unwrap()
+        };
+        let now = Timestamp::now();
+        let retention = Retention { window: Duration::ZERO, grace: Duration::ZERO };
+        retain(&history.db, &retention, now, now).await.unwrap();
+        let kept = shipped().await;
+        assert!(kept.ends_with(&(21..=40).collect::<Vec<_>>()), "{kept:?}");
+        history.assert_restores(20).await;
+        // Nobody has renewed it for longer than spans are held.
+        let later = Timestamp::from_millis(span.renewed.as_millis() + 8 * 24 * 3_600_000);
+        retain(&history.db, &retention, later, later).await.unwrap();
+        assert_eq!(shipped().await, [39, 40], "what leads on from the snapshot");
+        assert_eq!(history.db.spans(history.generation).await.unwrap().len(), 1);
+        history.db.remove_span(history.generation, 77).await.unwrap();
+        assert!(history.db.spans(history.generation).await.unwrap().is_empty());
+    })
+    .await;
+}

@@ -86,7 +86,8 @@ pub(super) fn advance(
     if advance.pages > known {
         segment.fill_up_to(Pgno::from_index(advance.pages), &mut known)?;
     }
-    segment.finish(advance.pages, advance.commits, next, advance.to, advance.wal_bytes())
+    let commits = u32::try_from(advance.commits).unwrap_or(u32::MAX);
+    segment.finish(advance.pages, commits, next, advance.to, advance.wal_bytes())
 }
 
 /// All pages at the pin that differ from the image that `map` describes, as images.
@@ -183,7 +184,7 @@ impl<'a> Segment<'a> {
     fn finish(
         mut self,
         pages: u32,
-        commits: u64,
+        commits: u32,
         next: &NextBatch,
         wal: aquifer_sqlite::WalPosition,
         wal_bytes: u64,
@@ -206,6 +207,7 @@ impl<'a> Segment<'a> {
             checksum_before: self.map.checksum(),
             checksum_after: self.checksum,
             commits,
+            frames: next.frames,
             first_commit: now,
             last_commit: now,
             writer: next.writer,

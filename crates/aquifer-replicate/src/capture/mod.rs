@@ -47,6 +47,8 @@ pub struct NextBatch {
     pub txid: Txid,
     /// Who writes it.
     pub writer: WriterNonce,
+    /// WAL frames that were pushed as its first commit; 0: none were.
+    pub frames: u32,
     /// Its commit time is not earlier than this: histories stay monotonic when clocks jump back.
     pub not_before: Timestamp,
 }

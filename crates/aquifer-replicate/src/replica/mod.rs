@@ -16,6 +16,7 @@
 //! - The page map on disk never runs ahead of what is durable in the store or staged on this disk.
 //! - A replica that was fenced puts nothing more.
 
+mod apply;
 mod pause;
 mod proof;
 mod recovery;
@@ -47,6 +48,7 @@ use crate::tracker::Tracker;
 use crate::watch::Watcher;
 use crate::workers::Workers;
 use crate::{Error, Result};
+use apply::Applies;
 use pause::Pause;
 use proof::{End, Proof};
 use sleep::Fingerprint;
@@ -54,6 +56,7 @@ use syncs::Syncs;
 use upkeep::Upkeep;
 use views::Views;
 
+pub use apply::{Applied, PageWrite};
 pub use upkeep::UpkeepOptions;
 pub use views::RevisionView;
 
@@ -99,6 +102,8 @@ pub(crate) struct Shared {
 pub(crate) enum Command {
     /// Capture all that is committed, and answer when it is durable.
     Sync(oneshot::Sender<Result<Option<Revision>>>),
+    /// Write pages that somebody else made.
+    Apply(PageWrite, oneshot::Sender<Result<Applied>>),
     /// Hand out a view of the latest durable revision.
     View(oneshot::Sender<Result<Arc<RevisionView>>>),
     /// The same as [`Command::Sync`], and then stop.
@@ -177,6 +182,7 @@ pub(crate) struct Replica {
     armed: bool,
     syncs: Syncs,
     views: Views,
+    applies: Applies,
     tracker: Option<Arc<Tracker>>,
     stopping: bool,
 }
@@ -253,7 +259,8 @@ impl Replica {
                 () = tokio::time::sleep(retry) => {}
                 command = commands.recv() => match command {
                     Some(Command::Sync(answer)) => waiting.push(answer),
-                    Some(Command::View(asked)) => views::refuse(asked, &error.to_string()),
+                    Some(Command::View(asked)) => refuse(asked, &error.to_string()),
+                    Some(Command::Apply(_, asked)) => refuse(asked, &error.to_string()),
                     Some(Command::Stop(answer)) => {
                         stopping = Some(Instant::now());
                         retry = RETRY_MIN;
@@ -273,7 +280,8 @@ impl Replica {
         }
         while let Some(command) = commands.recv().await {
             match command {
-                Command::View(asked) => views::refuse(asked, &message),
+                Command::View(asked) => refuse(asked, &message),
+                Command::Apply(_, asked) => refuse(asked, &message),
                 Command::Sync(answer) | Command::Stop(answer) => {
                     let _ =
                         answer.send(Err(failure.take().unwrap_or_else(|| Error::Stopped(message.clone()))));
@@ -295,6 +303,9 @@ impl Replica {
             }
             if self.dirty && self.may_capture(put.is_some()) {
                 self.step().await?;
+            }
+            if self.applies.are_asked() && self.capture.is_some() && self.paused.is_none() {
+                self.apply().await?;
             }
             if self.views.are_due() {
                 self.take_view().await?;
@@ -336,6 +347,11 @@ impl Replica {
         self.stopping |= matches!(command, Command::Stop(_));
         match command {
             Command::View(asked) => self.views.ask(asked),
+            Command::Apply(write, asked) => {
+                // A database that sleeps is woken by a look.
+                self.dirty = true;
+                self.applies.ask(write, asked);
+            }
             Command::Sync(answer) | Command::Stop(answer) => {
                 self.dirty = true;
                 self.syncs.ask(answer);
@@ -405,11 +421,7 @@ impl Replica {
             Some(capture) => capture,
             None => self.resume_capture().await?,
         };
-        let next = NextBatch {
-            txid: self.head.txid.next(),
-            writer: self.head.writer,
-            not_before: self.head.last_commit,
-        };
+        let next = self.next_batch();
         let (capture, step) = self
             .shared
             .workers
@@ -420,19 +432,8 @@ impl Replica {
             .await;
         let found = !step.batches.is_empty();
         self.views.were_looked_for();
-        for batch in step.batches {
-            self.enqueue(batch, &capture);
-        }
         self.capture = Some(capture);
-        if found {
-            self.room_wait = None;
-            self.last_commit = Instant::now();
-            self.resting = false;
-            if self.queue.len() > 1 {
-                let staged = self.stage_all();
-                self.with_room(staged)?;
-            }
-        }
+        self.take_batches(step.batches)?;
         let wal_bytes = match step.wal_bytes {
             Ok(wal_bytes) => wal_bytes,
             Err(e) if e.is_full() => {
@@ -465,18 +466,45 @@ impl Replica {
         Ok(())
     }
 
-    fn enqueue(&mut self, batch: Batch, capture: &Capture) {
+    fn next_batch(&self) -> NextBatch {
+        NextBatch {
+            txid: self.head.txid.next(),
+            writer: self.head.writer,
+            frames: 0,
+            not_before: self.head.last_commit,
+        }
+    }
+
+    /// Takes over what was captured, to be put.
+    fn take_batches(&mut self, batches: Vec<Batch>) -> Result<()> {
+        if batches.is_empty() {
+            return Ok(());
+        }
+        for batch in batches {
+            self.enqueue(batch);
+        }
+        self.room_wait = None;
+        self.last_commit = Instant::now();
+        self.resting = false;
+        if self.queue.len() > 1 {
+            let staged = self.stage_all();
+            self.with_room(staged)?;
+        }
+        Ok(())
+    }
+
+    fn enqueue(&mut self, batch: Batch) {
         let meta = batch.meta();
         self.head = Head {
             txid: meta.range.last,
             last_commit: meta.last_commit,
             wal: batch.wal,
-            page_size: capture.page_size(),
+            page_size: meta.page_size,
             ..self.head
         };
         self.status.send_modify(|s| s.captured_bytes += batch.wal_bytes);
         if let Some(tracker) = &self.tracker {
-            tracker.captured(meta.range.last, meta.size_after, batch.changes.iter().map(|change| change.0));
+            tracker.captured(meta, batch.changes.iter().map(|change| change.0));
         }
         self.queue.push_back(Pending {
             info: batch.encoded.info,
@@ -776,6 +804,11 @@ impl Replica {
             changed
         });
     }
+}
+
+/// Answers somebody who asks a replica that cannot do it.
+fn refuse<T>(asked: oneshot::Sender<Result<T>>, why: &str) {
+    let _ = asked.send(Err(Error::Stopped(why.to_owned())));
 }
 
 struct Step {

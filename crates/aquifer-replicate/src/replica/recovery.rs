@@ -24,6 +24,7 @@ use aquifer_sqlite::{Handle, WalPosition};
 use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
 
+use super::apply::Applies;
 use super::proof::{self, End, Extension, Proof};
 use super::syncs::Syncs;
 use super::upkeep::Upkeep;
@@ -138,6 +139,7 @@ impl Replica {
             armed: false,
             syncs: Syncs::default(),
             views: Views::default(),
+            applies: Applies::default(),
             tracker: None,
             stopping: false,
         })

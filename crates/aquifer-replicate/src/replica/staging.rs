@@ -141,6 +141,7 @@ mod tests {
             checksum_before: DbChecksum::EMPTY,
             checksum_after: checksum,
             commits: 1,
+            frames: 0,
             first_commit: Timestamp::default(),
             last_commit: Timestamp::default(),
             writer: WriterNonce::from_bytes([1; 16]),

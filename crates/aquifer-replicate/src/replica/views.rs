@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Replica;
+use crate::Result;
 use crate::capture::Capture;
-use crate::{Error, Result};
 
 /// The pages of a durable revision, unchanged while this lives. May be shared by threads.
 ///
@@ -137,6 +137,7 @@ impl Replica {
         self.syncs.answer(durable);
         if let Some(durable) = durable {
             self.views.answer(durable.txid);
+            self.applies.answer(durable);
         }
     }
 }
@@ -146,9 +147,4 @@ impl Capture {
     fn view(&mut self) -> Result<Option<View>> {
         Ok(self.database_mut().view()?)
     }
-}
-
-/// Answers somebody who asks a replica that has stopped.
-pub(super) fn refuse(asked: Asked, why: &str) {
-    let _ = asked.send(Err(Error::Stopped(why.to_owned())));
 }

@@ -138,6 +138,7 @@ mod tests {
             checksum_before: DbChecksum::EMPTY,
             checksum_after: DbChecksum::EMPTY,
             commits: 1,
+            frames: 0,
             first_commit: Timestamp::from_millis(0),
             last_commit: Timestamp::from_millis(0),
             writer: WriterNonce::random(),

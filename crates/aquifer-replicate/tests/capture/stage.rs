@@ -114,6 +114,7 @@ pub(crate) fn next(reader: &Reader) -> NextBatch {
     NextBatch {
         txid: reader.txid.next(),
         writer: WriterNonce::from_bytes([1; 16]),
+        frames: 0,
         not_before: reader.last_commit,
     }
 }

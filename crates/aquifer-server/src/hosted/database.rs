@@ -16,6 +16,7 @@ use super::pages::Pages;
 use super::{Durability, HostError};
 use crate::cluster::{Claim, Cluster};
 use crate::hrana::{self, Unavailable};
+use crate::libsql::Frames;
 use crate::sql::Access;
 
 /// How long a connection waits for another one's transaction.
@@ -32,6 +33,7 @@ pub struct Hosted {
     files: Files,
     replicator: Arc<Replicator>,
     pages: Arc<Pages>,
+    frames: Frames,
     cluster: Cluster,
     claim: Mutex<Claim>,
     /// Held while it is claimed once more.
@@ -56,12 +58,14 @@ impl Hosted {
         cluster: Cluster,
         claim: Claim,
     ) -> Arc<Hosted> {
+        let pages = Arc::new(pages);
         Arc::new_cyclic(|this| Hosted {
             this: Weak::clone(this),
             database,
             files,
             replicator,
-            pages: Arc::new(pages),
+            frames: Frames::new(Arc::clone(&pages)),
+            pages,
             cluster,
             claim: Mutex::new(claim),
             claiming: tokio::sync::Mutex::default(),
@@ -108,6 +112,11 @@ impl Hosted {
     /// Its file.
     pub fn path(&self) -> PathBuf {
         self.files.database()
+    }
+
+    /// The same as numbered frames.
+    pub fn frames(&self) -> &Frames {
+        &self.frames
     }
 
     /// Its pages, for clients that pull them.

@@ -45,6 +45,18 @@ impl Pages {
         Pages { database, replicator, tracker, view: Mutex::default(), older, learning: Mutex::default() }
     }
 
+    pub(crate) fn database(&self) -> &DatabaseStore {
+        &self.database
+    }
+
+    pub(crate) fn replicator(&self) -> &Replicator {
+        &self.replicator
+    }
+
+    pub(crate) fn tracker(&self) -> &Arc<Tracker> {
+        &self.tracker
+    }
+
     fn durable(&self) -> Option<Revision> {
         *self.tracker.durable().borrow()
     }

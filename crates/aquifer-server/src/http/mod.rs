@@ -7,6 +7,7 @@ mod admin;
 mod answer;
 mod body;
 mod forward;
+mod frames;
 mod health;
 mod host;
 mod limits;
@@ -44,6 +45,7 @@ use crate::turso::pull::Pull;
 
 use answer::Refusal;
 use forward::{Forwarded, Forwarder};
+use frames::FramesRoute;
 use health::Health;
 use limits::{Caller, Gate};
 use metrics::Metrics;
@@ -266,6 +268,24 @@ impl Service {
                     let _ = hosted.durable().await;
                 }
                 pull::response(answer?)
+            }
+            Route::Frames(route) => {
+                let is_push = matches!(route, FramesRoute::Push(..));
+                let body = if is_push {
+                    access.require_write()?;
+                    self.body(body).await?
+                } else {
+                    bytes::Bytes::new()
+                };
+                let hosted = self.hosts.open(&name).await?;
+                if is_push && hosted.is_frozen() {
+                    return Err(crate::hosted::HostError::Frozen(name).into());
+                }
+                let answer = frames::answer(&hosted, route, body).await;
+                if answer.is_err() {
+                    let _ = hosted.durable().await;
+                }
+                answer?
             }
             Route::Cursor => {
                 let (hrana, body) = (self.hrana(&name).await?, self.body(body).await?);

@@ -7,6 +7,7 @@ use axum::http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::answer::Refusal;
+use super::frames::FramesRoute;
 
 /// The database of paths that name none.
 const DEFAULT: &str = "main";
@@ -26,6 +27,8 @@ pub(super) enum Route {
     Cursor,
     /// Turso's pages.
     Pull,
+    /// libSQL's frames.
+    Frames(FramesRoute),
 }
 
 impl Route {
@@ -36,6 +39,9 @@ impl Route {
             Route::Pipeline => "pipeline",
             Route::Cursor => "cursor",
             Route::Pull => "pull",
+            Route::Frames(FramesRoute::Push(..)) => "frames-push",
+            Route::Frames(FramesRoute::Export { .. }) => "frames-export",
+            Route::Frames(_) => "frames-pull",
         }
     }
 
@@ -44,7 +50,7 @@ impl Route {
         match self {
             // A pull may wait for long before it has something to do.
             Route::Version | Route::Pull => false,
-            Route::Pipeline | Route::Cursor => true,
+            Route::Pipeline | Route::Cursor | Route::Frames(_) => true,
         }
     }
 }
@@ -70,7 +76,10 @@ impl Target {
             (&Method::POST, "v2/pipeline" | "v3/pipeline") => Route::Pipeline,
             (&Method::POST, "v3/cursor") => Route::Cursor,
             (&Method::POST, "pull-updates") => Route::Pull,
-            _ => return Err(Refusal::not_found(format!("there is no {method} /{path}"))),
+            _ => match FramesRoute::of(method, rest) {
+                Some(route) => Route::Frames(route),
+                None => return Err(Refusal::not_found(format!("there is no {method} /{path}"))),
+            },
         };
         if let Some(name) = host.filter(|_| !is_named) {
             return Ok(Target { name, route });

@@ -111,6 +111,7 @@ impl World {
                     checksum_before,
                     checksum_after: checksum,
                     commits: 1,
+                    frames: 0,
                     first_commit: Timestamp::now(),
                     last_commit: Timestamp::now(),
                     writer,
