@@ -15,6 +15,7 @@ mod replicate;
 mod restore;
 mod rm;
 mod serve;
+mod server;
 mod stores;
 mod terminal;
 mod world;

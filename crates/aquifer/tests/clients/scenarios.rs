@@ -1,0 +1,50 @@
+//! Which client goes through which scenario; the scripts say what happens in each.
+
+use crate::installed::Runtime;
+use crate::stage::Stage;
+
+/// Runs a scenario of a script, if its clients are installed.
+fn run(runtime: Runtime, script: &str, client: &str, scenario: &str) {
+    if let Some(mut command) = runtime.command(script) {
+        Stage::new().run(command.args([client, scenario]));
+    }
+}
+
+macro_rules! scenarios {
+    ($($module:ident: $runtime:ident $script:literal $client:literal { $($scenario:ident)+ })+) => { $(
+        mod $module {
+            $(#[test]
+            fn $scenario() {
+                super::run(super::Runtime::$runtime, $script, $client, stringify!($scenario));
+            })+
+        }
+    )+ };
+}
+
+scenarios! {
+    libsql_client_over_http: Node "sql.mjs" "http" {
+        values_come_back_as_they_were_written
+        a_batch_is_all_or_nothing
+        a_transaction_is_seen_by_others_when_it_commits
+        a_writer_who_waits_in_vain_is_told_that_it_is_busy
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_read
+        a_wrong_token_is_refused
+    }
+    libsql_for_python: Python "sql.py" "libsql" {
+        values_come_back_as_they_were_written
+        a_transaction_is_seen_by_others_when_it_commits
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_read
+        a_wrong_token_is_refused
+    }
+    tursodatabase_serverless: Node "sql.mjs" "serverless" {
+        values_come_back_as_they_were_written
+        a_batch_is_all_or_nothing
+        a_transaction_is_seen_by_others_when_it_commits
+        a_writer_who_waits_in_vain_is_told_that_it_is_busy
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_read
+        a_wrong_token_is_refused
+    }
+}

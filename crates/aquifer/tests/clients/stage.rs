@@ -1,0 +1,121 @@
+//! A server behind a proxy, and a script that talks to it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use aquifer_testkit::proxy::Proxy;
+use tokio::runtime::Runtime;
+
+use crate::server::Server;
+use crate::world::World;
+
+/// What the server lets in; the scripts have it.
+const TOKEN: &str = "token-of-the-clients";
+/// A script that has not ended by then hangs.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+pub(crate) struct Stage {
+    world: World,
+    server: Option<Server>,
+    /// How many servers there were, each with an empty disk.
+    servers: usize,
+    proxy: Option<Proxy>,
+    runtime: Runtime,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Stage {
+        let world = World::new();
+        std::fs::write(world.path("tokens"), format!("{TOKEN} rw\n")).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut stage = Stage { world, server: None, servers: 0, proxy: None, runtime };
+        stage.restart();
+        stage
+    }
+
+    /// Kills the server and starts one on an empty disk.
+    fn restart(&mut self) {
+        self.server = None;
+        self.servers += 1;
+        let data = format!("data-{}", self.servers);
+        let server = Server::start(&self.world, &data, &["--auth-tokens", "tokens"]);
+        let address = server.address.parse().unwrap();
+        match &self.proxy {
+            Some(proxy) => proxy.set_server(address),
+            None => self.proxy = Some(self.runtime.block_on(Proxy::start(address))),
+        }
+        self.server = Some(server);
+    }
+
+    /// Runs a script to its end, which must be a good one.
+    pub(crate) fn run(&mut self, script: &mut Command) {
+        let address = self.proxy.as_ref().unwrap().address();
+        script
+            .env("AQUIFER_URL", format!("http://{address}"))
+            .env("AQUIFER_TOKEN", TOKEN)
+            .current_dir(self.world.path(""))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let script = Script::start(script, &self.runtime);
+        self.serve(script);
+    }
+
+    /// Does what the script asks for until it ends.
+    fn serve(&mut self, mut script: Script) {
+        let mut input = script.child.stdin.take().unwrap();
+        let output = BufReader::new(script.child.stdout.take().unwrap());
+        for line in output.lines() {
+            match line.unwrap().as_str() {
+                "restart" => self.restart(),
+                other => panic!("the script asks for {other:?}"),
+            }
+            // A script that has failed does not read its answers.
+            let _ = writeln!(input, "done");
+        }
+        script.end();
+    }
+}
+
+/// A running script, killed when dropped.
+struct Script {
+    child: Child,
+    stderr: Option<std::thread::JoinHandle<String>>,
+    watchdog: tokio::task::JoinHandle<()>,
+}
+
+impl Script {
+    fn start(command: &mut Command, runtime: &Runtime) -> Script {
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let mut stderr = child.stderr.take().unwrap();
+        // Read beside it: a script that says much must not wait for a full pipe.
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+        let watchdog = runtime.spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::ABORT);
+        });
+        Script { child, stderr: Some(stderr), watchdog }
+    }
+
+    fn end(mut self) {
+        let status = self.child.wait().unwrap();
+        self.watchdog.abort();
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        assert!(status.success(), "{status}\n{stderr}");
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        self.watchdog.abort();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
