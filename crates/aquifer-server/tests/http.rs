@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tungstenite::Message;
+use tungstenite::client::IntoClientRequest;
 
 /// Longer than anything here takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -294,8 +296,61 @@ async fn what_is_not_there_is_told_with_what_to_do() {
     assert_eq!(server.send("GET", "/db/shop/v3-protobuf", None, "").await.0, 404);
     assert_eq!(server.send("GET", "/db/shop/v3", None, "").await.0, 200);
     assert_eq!(server.send("POST", "/db/%00/v2/pipeline", None, "{}").await.0, 400);
+    assert_eq!(server.send("GET", "/v2", None, "").await.0, 200);
+    let (status, body) = server.send("GET", "/db/shop/", None, "").await;
+    assert_eq!(status, 400);
+    assert!(body.contains("WebSocket"), "{body}");
     stage.faults.set_offline(true);
     let (status, body) = server.send("GET", "/health", None, "").await;
     assert_eq!(status, 503);
     assert!(body.contains("store"), "{body}");
+}
+
+/// The answer to a hello with this token, on a socket that a page of `origin` opens.
+async fn hello(address: SocketAddr, path: &str, origin: Option<String>, token: Option<&str>) -> Value {
+    let (path, hello) = (path.to_owned(), json!({"type": "hello", "jwt": token}).to_string());
+    let talk = move || {
+        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        let mut socket = tungstenite::client(request, stream).unwrap().0;
+        socket.send(Message::text(hello)).unwrap();
+        serde_json::from_str(socket.read().unwrap().to_text().unwrap()).unwrap()
+    };
+    tokio::task::spawn_blocking(talk).await.unwrap()
+}
+
+#[tokio::test]
+async fn sockets_are_let_in_by_the_token_of_their_hello() {
+    let stage = Stage::new();
+    let tokens = vec!["token-for-shop rw shop".to_owned()];
+    let server = stage.server_for("a", &AuthOptions { tokens, ..AuthOptions::default() }).await;
+    for (path, token, code) in [
+        ("/db/shop/", Some("token-for-shop"), Value::Null),
+        ("/db/shop", Some("token-for-shop"), Value::Null),
+        ("/", Some("token-for-shop"), json!("FORBIDDEN")),
+        ("/db/shop/", Some("token-guessed"), json!("UNAUTHORIZED")),
+        ("/db/shop/", None, json!("UNAUTHORIZED")),
+    ] {
+        let answer = hello(server.address, path, None, token).await;
+        assert_eq!(answer["error"]["code"], code, "{path} {token:?}: {answer}");
+    }
+    assert!(!stage.dir.path().join("a/main").exists(), "nothing is opened for strangers");
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_do_not_reach_a_server_that_lets_everybody_in() {
+    let stage = Stage::new();
+    let server = stage.server("a").await;
+    for (origin, code) in [
+        (None, Value::Null),
+        (Some(format!("http://{}", server.address)), Value::Null),
+        (Some("https://elsewhere.example".to_owned()), json!("FORBIDDEN")),
+        (Some("null".to_owned()), json!("FORBIDDEN")),
+    ] {
+        let answer = hello(server.address, "/", origin.clone(), None).await;
+        assert_eq!(answer["error"]["code"], code, "{origin:?}: {answer}");
+    }
 }

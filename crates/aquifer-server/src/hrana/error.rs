@@ -20,6 +20,10 @@ pub(super) enum Failure {
         "the baton is not known: its stream has expired or was closed, or the baton was used already; begin again with baton null"
     )]
     UnknownBaton,
+    #[error(
+        "the stream waited too long for its next request: it was closed and rolled back; open another one"
+    )]
+    StreamExpired,
     #[error("the baton is of a stream that was opened with other rights")]
     OtherAccess,
     #[error("{limit} streams are open on this database already: close those that are done, then try again")]
@@ -42,7 +46,7 @@ impl Failure {
     pub(super) fn wire(&self) -> WireError {
         let code = match self {
             Self::Malformed(_) | Self::Statement(_) => "HRANA_PROTO_ERROR",
-            Self::UnknownBaton => "STREAM_EXPIRED",
+            Self::UnknownBaton | Self::StreamExpired => "STREAM_EXPIRED",
             Self::OtherAccess => "STREAM_FORBIDDEN",
             Self::TooManyStreams { .. } => "TOO_MANY_STREAMS",
             Self::Unavailable(_) => "UNAVAILABLE",
@@ -55,7 +59,9 @@ impl Failure {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::Statement(_) | Self::UnknownBaton => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::Statement(_) | Self::UnknownBaton | Self::StreamExpired => {
+                StatusCode::BAD_REQUEST
+            }
             Self::SlowReader { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::OtherAccess => StatusCode::FORBIDDEN,
             Self::TooManyStreams { .. } | Self::Unavailable(_) | Self::Session(_) => {

@@ -1,14 +1,15 @@
-//! Hrana over HTTP, versions 2 and 3 in JSON: SQL for remote clients, and the push of Turso's sync clients.
+//! Hrana over HTTP and WebSocket, versions 2 and 3 in JSON: SQL for remote clients, and the push of Turso's sync clients.
 //!
 //! SQL runs on tokio's blocking threads. A client that goes away has its statement interrupted and its transaction
 //! rolled back; a transaction outlives its request only under a baton, for as long as a stream may be idle.
 mod cursor;
+mod entries;
 mod error;
 mod host;
 mod pipeline;
 mod request;
 mod response;
-mod routes;
+mod socket;
 mod streams;
 mod value;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 pub use cursor::cursor;
 pub use host::{Database, Unavailable};
 pub use pipeline::pipeline;
-pub use routes::routes;
+pub use socket::{Door, Entered, SocketSettings, TurnedAway, is_spoken, socket};
 
 use crate::sql::{Access, Interrupter, Limits, Observer, OnPushConflict, Session};
 use error::Failure;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub body_bytes: usize,
     /// Who is told of every statement.
     pub observer: Observer,
+    /// What one WebSocket may take.
+    pub socket: SocketSettings,
 }
 
 impl Default for Settings {
@@ -60,6 +63,7 @@ impl Default for Settings {
             on_push_conflict: OnPushConflict::Keep,
             body_bytes: 64 << 20,
             observer: Observer::default(),
+            socket: SocketSettings::default(),
         }
     }
 }
@@ -118,10 +122,15 @@ impl<D: Database> Hrana<D> {
         worked.await.map_err(|_| Failure::Panicked)
     }
 
+    /// What somebody with this access may do at this moment, and why not more.
+    fn rights(&self, access: Access) -> (Access, Option<String>) {
+        let refusal = self.database.writable().err();
+        (if refusal.is_some() { Access::ReadOnly } else { access }, refusal)
+    }
+
     /// The stream that `baton` names, or a new one.
     async fn stream(&self, baton: Option<&str>, access: Access) -> Result<Stream, Failure> {
-        let refusal = self.database.writable().err();
-        let access = if refusal.is_some() { Access::ReadOnly } else { access };
+        let (access, refusal) = self.rights(access);
         if let Some(baton) = baton {
             return self.streams.resume(baton, access);
         }

@@ -55,13 +55,13 @@ async fn answer<D: Database>(
         .into_response())
 }
 
-/// What a pipeline has come to so far.
-struct Ran {
+/// What the requests of one answer have come to so far.
+pub(super) struct Ran {
     outcomes: Vec<Outcome>,
     /// Whether the stream ends here.
     closed: bool,
     /// Statements of a push that were refused and kept.
-    kept: u64,
+    pub(super) kept: u64,
     /// What the answer may still take.
     room: Room,
     /// Whether this may be the lone batch of a sync client, which takes no baton.
@@ -69,13 +69,18 @@ struct Ran {
     policy: OnPushConflict,
 }
 
+impl Ran {
+    /// Nothing has run yet on this session.
+    pub(super) fn nothing(session: &Session, policy: OnPushConflict) -> Ran {
+        let limits = session.limits();
+        let room = Room::new(limits.rows, limits.result_bytes);
+        Ran { outcomes: Vec::new(), closed: false, kept: 0, room, lone: false, policy }
+    }
+}
+
 /// Runs the requests on a session that is `new` or was parked.
 fn run(session: &mut Session, requests: Vec<Request>, new: bool, policy: OnPushConflict) -> Ran {
-    let limits = session.limits();
-    let room = Room::new(limits.rows, limits.result_bytes);
-    let lone = new && requests.len() == 1;
-    let mut ran =
-        Ran { outcomes: Vec::with_capacity(requests.len()), closed: false, kept: 0, room, lone, policy };
+    let mut ran = Ran { lone: new && requests.len() == 1, ..Ran::nothing(session, policy) };
     for request in requests {
         let outcome = match respond(session, request, &mut ran) {
             Ok(response) => Outcome::Ok { response },
@@ -90,7 +95,8 @@ fn malformed(error: SqlOrId) -> WireError {
     Failure::Statement(error).wire()
 }
 
-fn respond(session: &mut Session, request: Request, ran: &mut Ran) -> Result<Response, WireError> {
+/// Runs one request.
+pub(super) fn respond(session: &mut Session, request: Request, ran: &mut Ran) -> Result<Response, WireError> {
     if ran.closed {
         let message = "the stream was closed before this request".into();
         return Err(WireError { message, code: "STREAM_CLOSED" });

@@ -1,4 +1,4 @@
-//! Streams: sessions that live from one HTTP request to the next, named by a baton.
+//! Streams: sessions that live from one request to the next, named by a baton.
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -88,6 +88,27 @@ impl Baton {
     }
 }
 
+/// A parked stream that is closed when this is dropped.
+pub(super) struct Held {
+    streams: Arc<Streams>,
+    baton: Baton,
+    access: Access,
+}
+
+impl Held {
+    /// The stream, if it has not expired and was opened with these rights.
+    pub(super) fn take(self, access: Access) -> Result<Stream, Failure> {
+        self.streams.take(&self.baton, access)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It is not there any more when it was taken or has expired.
+        let _ = self.streams.take(&self.baton, self.access);
+    }
+}
+
 /// Whether the secrets are the same, in a time that tells nothing about where they differ.
 fn same(left: [u8; 16], right: [u8; 16]) -> bool {
     u128::from_ne_bytes(left) ^ u128::from_ne_bytes(right) == 0
@@ -136,7 +157,10 @@ impl Streams {
 
     /// The stream that `baton` names. The baton is worth nothing from then on.
     pub(super) fn resume(&self, baton: &str, access: Access) -> Result<Stream, Failure> {
-        let baton = Baton::parse(baton).ok_or(Failure::UnknownBaton)?;
+        self.take(&Baton::parse(baton).ok_or(Failure::UnknownBaton)?, access)
+    }
+
+    fn take(&self, baton: &Baton, access: Access) -> Result<Stream, Failure> {
         let mut parked = self.parked.lock();
         let found = parked.get(&baton.id).filter(|parked| same(parked.secret, baton.secret));
         match found {
@@ -152,8 +176,12 @@ impl Streams {
     /// Keeps `stream` for whoever brings `baton`, for as long as a stream may be idle; then its transaction is
     /// rolled back.
     pub(super) fn park(self: &Arc<Self>, stream: Stream, baton: &Baton) {
+        self.park_for(self.idle, stream, baton);
+    }
+
+    fn park_for(self: &Arc<Self>, idle: Duration, stream: Stream, baton: &Baton) {
         let Baton { id, secret } = *baton;
-        let (streams, idle) = (Arc::downgrade(self), self.idle);
+        let streams = Arc::downgrade(self);
         // Held until the stream is in: an expiry at once must find it.
         let mut parked = self.parked.lock();
         let expiry = tokio::spawn(async move {
@@ -168,6 +196,15 @@ impl Streams {
             }
         });
         parked.insert(id, Parked { stream, secret, since: Instant::now(), expiry: expiry.abort_handle() });
+    }
+
+    /// Keeps `stream` for as long as what is returned lives; `long` while no transaction is open, in which case it may
+    /// have to give up its place to another one.
+    pub(super) fn hold(self: &Arc<Self>, mut stream: Stream, long: Duration) -> Result<Held, Failure> {
+        let (baton, access) = (Baton::for_stream(&stream)?, stream.access);
+        let idle = if stream.session().is_idle() { long } else { self.idle };
+        self.park_for(idle, stream, &baton);
+        Ok(Held { streams: self.clone(), baton, access })
     }
 
     /// Closes every parked stream; their transactions are rolled back.

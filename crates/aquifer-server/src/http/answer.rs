@@ -11,6 +11,7 @@ use aquifer_log::LogError;
 
 use crate::auth::Denied;
 use crate::hosted::HostError;
+use crate::hrana::TurnedAway;
 
 use super::limits::Limit;
 
@@ -65,6 +66,20 @@ impl Refusal {
 
     pub(super) fn limit(&self) -> Option<Limit> {
         self.limit
+    }
+}
+
+impl Refusal {
+    /// The same for a socket, whose status says nothing any more.
+    pub(super) fn turned_away(self) -> TurnedAway {
+        let code = match self.status {
+            StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
+            StatusCode::FORBIDDEN => "FORBIDDEN",
+            StatusCode::NOT_FOUND => "NOT_FOUND",
+            StatusCode::TOO_MANY_REQUESTS => "TOO_MANY_REQUESTS",
+            _ => "UNAVAILABLE",
+        };
+        TurnedAway { code, message: self.reason }
     }
 }
 

@@ -17,6 +17,7 @@ mod observe;
 mod peer;
 mod pull;
 mod request_id;
+mod socket;
 mod stalling;
 mod target;
 mod tls;
@@ -86,6 +87,9 @@ impl Default for Options {
     }
 }
 
+/// How long sockets may take to say goodbye.
+const PARTING: Duration = Duration::from_secs(5);
+
 /// A server's databases, behind their protocols.
 pub struct Service {
     hosts: Hosts,
@@ -98,7 +102,7 @@ pub struct Service {
     health: Health,
     /// The streams of each database that is open.
     streams: Mutex<BTreeMap<DatabaseName, Streams>>,
-    /// Whether nobody waits for changes any more.
+    /// Whether nobody waits for changes any more, and no socket is to stay open.
     ends: watch::Sender<bool>,
 }
 
@@ -164,7 +168,7 @@ impl Service {
         self.hosts.keep_purging().await;
     }
 
-    /// Answers those who wait for changes as if there were none: for a server that is about to end.
+    /// Answers those who wait for changes as if there were none, and closes sockets: for a server that is about to end.
     pub fn end_waits(&self) {
         self.ends.send_replace(true);
     }
@@ -176,6 +180,9 @@ impl Service {
 
     /// Ends what clients hold open, ships what is committed, and closes all databases.
     pub async fn shutdown(&self) -> Result<(), crate::hosted::HostError> {
+        self.end_waits();
+        // Sockets that take longer lose their connection when the process ends.
+        let _ = tokio::time::timeout(PARTING, self.ends.closed()).await;
         for open in std::mem::take(&mut *self.streams.lock()).into_values() {
             self.close_streams(&open);
         }
@@ -223,12 +230,16 @@ impl Service {
         Ok(grant?)
     }
 
-    async fn serve(&self, request: Request) -> Result<Response, Refusal> {
-        let (head, body) = request.into_parts();
+    async fn serve(self: &Arc<Service>, request: Request) -> Result<Response, Refusal> {
+        let (mut head, body) = request.into_parts();
         let host = host::database(&head, self.options.base_domain.as_deref())?;
         let Target { name, route } = Target::of(&head.method, head.uri.path(), host)?;
         if let Some(seen) = head.extensions.get::<Arc<Seen>>() {
             seen.is(route.name(), Some(&name));
+        }
+        if route == Route::Socket {
+            // Its token comes later.
+            return socket::upgrade(Arc::clone(self), name, &mut head).await;
         }
         let access = self.grant(&head)?.access(name.as_str())?;
         let mut place = if route.is_work() { Some(self.gate.enter(&name).await?) } else { None };
@@ -244,7 +255,7 @@ impl Service {
             self.reach(&name, revision).await?;
         }
         let response = match route {
-            Route::Version => StatusCode::OK.into_response(),
+            Route::Version | Route::Socket => StatusCode::OK.into_response(),
             Route::Pipeline => {
                 let (hrana, body) = (self.hrana(&name).await?, self.body(body).await?);
                 hrana::pipeline(&hrana, access, &body).await

@@ -29,6 +29,8 @@ pub(super) enum Route {
     Pull,
     /// libSQL's frames.
     Frames(FramesRoute),
+    /// Hrana over WebSocket.
+    Socket,
 }
 
 impl Route {
@@ -42,6 +44,7 @@ impl Route {
             Route::Frames(FramesRoute::Push(..)) => "frames-push",
             Route::Frames(FramesRoute::Export { .. }) => "frames-export",
             Route::Frames(_) => "frames-pull",
+            Route::Socket => "socket",
         }
     }
 
@@ -49,7 +52,7 @@ impl Route {
     pub(super) fn is_work(self) -> bool {
         match self {
             // A pull may wait for long before it has something to do.
-            Route::Version | Route::Pull => false,
+            Route::Version | Route::Pull | Route::Socket => false,
             Route::Pipeline | Route::Cursor | Route::Frames(_) => true,
         }
     }
@@ -72,6 +75,7 @@ impl Target {
             ));
         }
         let route = match (method, rest) {
+            (&Method::GET, "") => Route::Socket,
             (&Method::GET, "v2" | "v3") => Route::Version,
             (&Method::POST, "v2/pipeline" | "v3/pipeline") => Route::Pipeline,
             (&Method::POST, "v3/cursor") => Route::Cursor,
@@ -111,6 +115,9 @@ mod tests {
         assert_eq!(of(&Method::GET, "/db/shop/v2"), Some(("shop".into(), Route::Version)));
         for path in ["/", "/db/", "/db/shop", "/v3-protobuf", "/v2/cursor", "/db//v2/pipeline"] {
             assert_eq!(post(path), None, "{path}");
+        }
+        for (path, name) in [("/", "main"), ("/db/shop", "shop"), ("/db/shop/", "shop")] {
+            assert_eq!(of(&Method::GET, path), Some((name.into(), Route::Socket)), "{path}");
         }
         assert_eq!(of(&Method::GET, "/v2/pipeline"), None);
     }

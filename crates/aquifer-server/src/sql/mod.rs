@@ -22,6 +22,7 @@ pub use observer::{Counted, Counts, Observer};
 pub use push::OnPushConflict;
 pub(crate) use push::{Bookkeeping, is_of_sync_client};
 pub use session::{Description, Session};
+pub(crate) use stored::StoredSql;
 pub use value::Value;
 pub use watch::Interrupter;
 

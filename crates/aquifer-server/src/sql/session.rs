@@ -11,9 +11,8 @@ use super::batch::{self, Outcome};
 use super::execute;
 use super::observer::Observer;
 use super::push::{Bookkeeping, Meaning, OnPushConflict};
-use super::stored::StoredSql;
 use super::watch::Watch;
-use super::{Access, Column, Interrupter, Limits, Sink, Sql, SqlError, Statement, Step, Summary};
+use super::{Access, Column, Interrupter, Limits, Sink, Sql, SqlError, Statement, Step, StoredSql, Summary};
 
 /// One client's connection: what it runs is bounded, can be stopped from elsewhere, and stays inside its database.
 ///
@@ -220,6 +219,11 @@ impl Session {
     /// Forgets the text under `id`, if there is one.
     pub fn close_sql(&mut self, id: i32) {
         self.stored.close(id);
+    }
+
+    /// Takes over what the client has stored elsewhere, in place of what is stored here.
+    pub(crate) fn use_stored(&mut self, stored: StoredSql) {
+        self.stored = stored;
     }
 
     /// Ends an open transaction without its changes.

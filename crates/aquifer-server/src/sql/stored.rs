@@ -1,17 +1,18 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::{Limits, Sql, SqlError};
 
-/// The SQL texts that a stream has stored, so that the client sends each once.
-#[derive(Debug, Default)]
-pub(super) struct StoredSql {
-    texts: HashMap<i32, String>,
+/// SQL texts that a client has stored, so that it sends each once. A clone is what was stored at its time, and cheap.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StoredSql {
+    texts: Arc<HashMap<i32, String>>,
     bytes: usize,
 }
 
 impl StoredSql {
     /// Stores `text` under `id`, which must be free.
-    pub(super) fn store(&mut self, id: i32, text: String, limits: &Limits) -> Result<(), SqlError> {
+    pub(crate) fn store(&mut self, id: i32, text: String, limits: &Limits) -> Result<(), SqlError> {
         if self.texts.contains_key(&id) {
             return Err(SqlError::SqlIdInUse(id));
         }
@@ -19,13 +20,13 @@ impl StoredSql {
             return Err(SqlError::StoredSqlFull { texts: limits.stored_texts, bytes: limits.stored_bytes });
         }
         self.bytes += text.len();
-        self.texts.insert(id, text);
+        Arc::make_mut(&mut self.texts).insert(id, text);
         Ok(())
     }
 
     /// Forgets what is stored under `id`; nothing there is fine, as Hrana wants it.
-    pub(super) fn close(&mut self, id: i32) {
-        if let Some(text) = self.texts.remove(&id) {
+    pub(crate) fn close(&mut self, id: i32) {
+        if let Some(text) = Arc::make_mut(&mut self.texts).remove(&id) {
             self.bytes -= text.len();
         }
     }

@@ -8,6 +8,7 @@ mod cursor;
 mod durability;
 mod limits;
 mod push;
+mod socket;
 mod streams;
 mod traces;
 mod world;

@@ -131,9 +131,3 @@ fn remote_writes_of_the_javascript_client_go_through_a_cursor() {
     assert_eq!((&lines[2]["affected_row_count"], &lines[2]["last_insert_rowid"]), (&json!(1), &json!("21")));
     assert_eq!(world.value("SELECT v FROM js WHERE id = 21"), "r21");
 }
-
-#[test]
-fn clients_find_out_which_versions_there_are() {
-    let world = world(Settings::default());
-    assert_eq!([world.get("/v2"), world.get("/v3"), world.get("/v3-protobuf")], [200, 200, 404]);
-}

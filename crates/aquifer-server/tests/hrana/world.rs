@@ -7,8 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aquifer_format::{GenerationId, Revision, Timestamp, Txid};
-use aquifer_server::hrana::{Database, Hrana, Settings, Unavailable, routes};
+use aquifer_server::hrana::{
+    self, Database, Door, Entered, Hrana, Settings, SocketSettings, TurnedAway, Unavailable,
+};
 use aquifer_server::sql::Access;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -40,10 +48,38 @@ impl Database for File {
     }
 }
 
+type Allowed = Vec<(Option<&'static str>, Access)>;
+
+/// Lets in whoever the test wants.
+#[derive(Clone)]
+pub(crate) struct Guests {
+    hrana: Arc<Hrana<File>>,
+    /// What each token allows.
+    allowed: Arc<Mutex<Allowed>>,
+}
+
+impl Door for Guests {
+    type Database = File;
+
+    async fn enter(&self, token: Option<&str>) -> Entered<File> {
+        let allowed = self.allowed.lock();
+        match allowed.iter().find(|(known, _)| *known == token) {
+            Some((_, access)) => Ok((self.hrana.clone(), *access)),
+            None => Err(TurnedAway { code: "UNAUTHORIZED", message: format!("{token:?} is not known") }),
+        }
+    }
+
+    fn count(&self, _: Option<&str>) -> Result<(), TurnedAway> {
+        Ok(())
+    }
+}
+
 pub(crate) struct World {
     pub(crate) database: Arc<File>,
     pub(crate) hrana: Arc<Hrana<File>>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
+    guests: Guests,
+    ending: watch::Sender<bool>,
     /// As a host has one: without it the WAL would go with the last stream.
     _open: Connection,
     _runtime: tokio::runtime::Runtime,
@@ -63,13 +99,51 @@ pub(crate) fn world(settings: Settings) -> World {
         gate: watch::channel(true).0,
         asked: AtomicUsize::new(0),
     });
+    let socket = settings.socket.clone();
     let hrana = Hrana::new(database.clone(), settings);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let app = routes(hrana.clone());
+    let allowed = Arc::new(Mutex::new(vec![(None, Access::ReadWrite)]));
+    let guests = Guests { hrana: hrana.clone(), allowed };
+    let ending = watch::Sender::new(false);
+    let app = routes(&guests, socket, &ending).layer(DefaultBodyLimit::disable());
     runtime.spawn(async move { axum::serve(listener, app).await });
-    World { database, hrana, address, _open: connection, _runtime: runtime, _directory: directory }
+    World {
+        database,
+        hrana,
+        address,
+        guests,
+        ending,
+        _open: connection,
+        _runtime: runtime,
+        _directory: directory,
+    }
+}
+
+/// Hrana's routes for the one database; over HTTP everybody may read and write.
+fn routes(guests: &Guests, settings: SocketSettings, ending: &watch::Sender<bool>) -> Router {
+    let (guests, ending) = (guests.clone(), ending.clone());
+    let pipeline = |hrana: Arc<Hrana<File>>| {
+        move |body: axum::body::Bytes| async move { hrana::pipeline(&hrana, Access::ReadWrite, &body).await }
+    };
+    let cursor = |hrana: Arc<Hrana<File>>| {
+        move |body: axum::body::Bytes| async move { hrana::cursor(&hrana, Access::ReadWrite, &body).await }
+    };
+    Router::new()
+        .route("/v2/pipeline", post(pipeline(guests.hrana.clone())))
+        .route("/v3/pipeline", post(pipeline(guests.hrana.clone())))
+        .route("/v3/cursor", post(cursor(guests.hrana.clone())))
+        .route(
+            "/",
+            get(move |upgrade: WebSocketUpgrade| async move {
+                if hrana::is_spoken(&upgrade) {
+                    hrana::socket(upgrade, guests, settings, ending.subscribe())
+                } else {
+                    axum::response::IntoResponse::into_response(StatusCode::BAD_REQUEST)
+                }
+            }),
+        )
 }
 
 pub(crate) struct Answer {
@@ -97,8 +171,20 @@ impl World {
         socket
     }
 
-    pub(crate) fn get(&self, path: &str) -> u16 {
-        read(&mut self.send("GET", path, "")).status
+    /// From now on, these tokens are let in by socket, and no others.
+    pub(crate) fn let_in(&self, allowed: &[(Option<&'static str>, Access)]) {
+        *self.guests.allowed.lock() = allowed.to_vec();
+    }
+
+    /// Tells all sockets that the server ends, and waits until they have gone.
+    pub(crate) fn end_sockets(&self) {
+        self.ending.send_replace(true);
+        until("the end of all sockets", || self.sockets() == 0);
+    }
+
+    /// How many sockets are open.
+    pub(crate) fn sockets(&self) -> usize {
+        self.ending.receiver_count()
     }
 
     pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
@@ -130,6 +216,12 @@ impl World {
     /// The one value that a query answers, as text.
     pub(crate) fn value(&self, sql: &str) -> String {
         self.execute(sql)["rows"][0][0]["value"].as_str().unwrap().to_owned()
+    }
+
+    /// Rows of a table, durable or not.
+    pub(crate) fn database_rows(&self, table: &str) -> i64 {
+        let connection = Connection::open(&self.database.path).unwrap();
+        connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     }
 
     /// The WAL, byte for byte.
@@ -191,6 +283,6 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !done() {
         assert!(Instant::now() < deadline, "{what} did not come");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

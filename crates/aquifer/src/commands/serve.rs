@@ -28,7 +28,8 @@ use sharing::SharingArgs;
 /// Serve databases over HTTP; their primary storage is the store
 ///
 /// Databases are at /db/NAME/, the database 'main' at / as well. What is acknowledged is in the store: a server that
-/// starts on an empty disk serves all of it. Speaks SQL over HTTP (Hrana 2 and 3).
+/// starts on an empty disk serves all of it. Speaks SQL over HTTP and WebSocket (Hrana 2
+/// and 3).
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Where to take requests

@@ -31,6 +31,15 @@ scenarios! {
         a_hundred_thousand_rows_are_read
         a_wrong_token_is_refused
     }
+    libsql_client_over_websocket: Node "sql.mjs" "ws" {
+        values_come_back_as_they_were_written
+        a_batch_is_all_or_nothing
+        a_transaction_is_seen_by_others_when_it_commits
+        a_writer_who_waits_in_vain_is_told_that_it_is_busy
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_read
+        a_wrong_token_is_refused
+    }
     libsql_for_python: Python "sql.py" "libsql" {
         values_come_back_as_they_were_written
         a_transaction_is_seen_by_others_when_it_commits

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aquifer_testkit::proxy::Proxy;
 use tokio::runtime::Runtime;
 
+use crate::daemon::{eventually, request_with};
 use crate::server::Server;
 use crate::world::World;
 
@@ -40,7 +41,13 @@ impl Stage {
         self.server = None;
         self.servers += 1;
         let data = format!("data-{}", self.servers);
-        let server = Server::start(&self.world, &data, &["--auth-tokens", "tokens"]);
+        let server = Server::start(&self.world, &data, &["--auth-tokens", "tokens", "--lease", "500ms"]);
+        // The one before is waited for, as long as its lease lasts.
+        let (body, head) = (r#"{"requests":[{"type":"close"}]}"#, format!("Authorization: Bearer {TOKEN}"));
+        eventually("served", || {
+            let answer = request_with(&server.address, "POST", "/db/shop/v2/pipeline", &head, body);
+            answer.starts_with("HTTP/1.1 200")
+        });
         let address = server.address.parse().unwrap();
         match &self.proxy {
             Some(proxy) => proxy.set_server(address),
