@@ -66,6 +66,8 @@ impl Target {
             Some(named) => named.split_once('/').unwrap_or((named, "")),
             None => (DEFAULT, path),
         };
+        // Some clients want a slash at the end of their URL, and others put one more behind it.
+        let rest = rest.trim_start_matches('/');
         let is_named = path.starts_with("db/");
         // Clients that drop the last segment of a URL without a slash at its end come here.
         if is_named && matches!(name, "v2" | "v3") && matches!(rest, "pipeline" | "cursor") {
@@ -112,6 +114,7 @@ mod tests {
         assert_eq!(post("/db/shop/pull-updates"), Some(("shop".into(), Route::Pull)));
         assert_eq!(post("/db/team%2Fshop/v3/cursor"), Some(("team/shop".into(), Route::Cursor)));
         assert_eq!(post("//v2/pipeline"), Some(("main".into(), Route::Pipeline)));
+        assert_eq!(post("/db/shop//pull-updates"), Some(("shop".into(), Route::Pull)));
         assert_eq!(of(&Method::GET, "/db/shop/v2"), Some(("shop".into(), Route::Version)));
         for path in ["/", "/db/", "/db/shop", "/v3-protobuf", "/v2/cursor", "/db//v2/pipeline"] {
             assert_eq!(post(path), None, "{path}");

@@ -56,4 +56,20 @@ scenarios! {
         a_hundred_thousand_rows_are_read
         a_wrong_token_is_refused
     }
+    tursodatabase_sync: Node "sync.mjs" "sync" {
+        what_one_pushes_the_other_pulls
+        what_the_server_refuses_is_kept_for_all_to_see
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_bootstrapped
+        a_wrong_token_is_refused
+        faults_lose_nothing_and_repeat_nothing
+    }
+    pyturso: Python "sync.py" "pyturso" {
+        what_one_pushes_the_other_pulls
+        what_the_server_refuses_is_kept_for_all_to_see
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_bootstrapped
+        a_wrong_token_is_refused
+        faults_lose_nothing_and_repeat_nothing
+    }
 }

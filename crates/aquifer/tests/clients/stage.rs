@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use aquifer_testkit::proxy::Proxy;
+use aquifer_testkit::proxy::{Proxy, ProxyFault};
 use tokio::runtime::Runtime;
 
 use crate::daemon::{eventually, request_with};
@@ -70,19 +70,48 @@ impl Stage {
         self.serve(script);
     }
 
+    /// Does this to one of the requests to come for this path, after so many others.
+    fn fault(&self, path: &str, mut skip: usize, fault: ProxyFault) {
+        let (path, mut fault) = (path.to_owned(), Some(fault));
+        self.proxy.as_ref().unwrap().set_faults(move |found, _| {
+            if !found.ends_with(&path) {
+                return None;
+            }
+            if skip > 0 {
+                skip -= 1;
+                return None;
+            }
+            fault.take()
+        });
+    }
+
     /// Does what the script asks for until it ends.
     fn serve(&mut self, mut script: Script) {
         let mut input = script.child.stdin.take().unwrap();
         let output = BufReader::new(script.child.stdout.take().unwrap());
         for line in output.lines() {
-            match line.unwrap().as_str() {
-                "restart" => self.restart(),
-                other => panic!("the script asks for {other:?}"),
+            let line = line.unwrap();
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["restart"] => self.restart(),
+                ["fault", path, skip, ref fault @ ..] => {
+                    self.fault(path, skip.parse().unwrap(), parse_fault(fault));
+                }
+                _ => panic!("the script asks for {line:?}"),
             }
             // A script that has failed does not read its answers.
             let _ = writeln!(input, "done");
         }
         script.end();
+    }
+}
+
+fn parse_fault(words: &[&str]) -> ProxyFault {
+    match words {
+        ["status", status] => ProxyFault::Status(status.parse().unwrap()),
+        ["drop"] => ProxyFault::DropReply,
+        ["cut"] => ProxyFault::CutReply,
+        ["delay", ms] => ProxyFault::Delay(Duration::from_millis(ms.parse().unwrap())),
+        other => panic!("the script asks for the fault {other:?}"),
     }
 }
 
