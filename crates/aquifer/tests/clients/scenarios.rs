@@ -72,4 +72,19 @@ scenarios! {
         a_wrong_token_is_refused
         faults_lose_nothing_and_repeat_nothing
     }
+    libsql_offline: Node "offline.mjs" "libsql" {
+        what_one_pushes_the_other_pulls
+        what_conflicts_is_refused_and_nothing_of_it_is_written
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_bootstrapped
+        a_wrong_token_is_refused
+        a_replica_reads_its_own_writes
+    }
+    libsql_offline_for_python: Python "offline.py" "libsql" {
+        what_one_pushes_the_other_pulls
+        what_conflicts_is_refused_and_nothing_of_it_is_written
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_bootstrapped
+        a_wrong_token_is_refused
+    }
 }

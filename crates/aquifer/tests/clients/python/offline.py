@@ -1,0 +1,87 @@
+"""libsql with the database in a file of its own, offline: offline.py CLIENT SCENARIO."""
+
+import sys
+
+import libsql
+
+from stage import TOKEN, database, fails, restart, run
+
+
+def open_as(name, token=TOKEN):
+    return libsql.connect(f"{name}.db", sync_url=database().rstrip("/"), auth_token=token, offline=True)
+
+
+def rows(client):
+    return client.execute("SELECT id, v FROM t ORDER BY id").fetchall()
+
+
+def write(client, id, v):
+    client.execute("INSERT INTO t VALUES (?, ?)", (id, v))
+    client.commit()
+
+
+def pair():
+    """A client that has made a table and pushed it, and another one that has it too."""
+    a = open_as("a")
+    a.sync()
+    a.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v)")
+    a.commit()
+    a.sync()
+    b = open_as("b")
+    b.sync()
+    return a, b
+
+
+def what_one_pushes_the_other_pulls():
+    a, b = pair()
+    write(a, 1, "ž🐎")
+    write(a, 2, b"\x00\xff")
+    a.sync()
+    b.sync()
+    assert rows(b) == [(1, "ž🐎"), (2, b"\x00\xff")], rows(b)
+    write(b, 3, -2.5e-300)
+    b.sync()
+    a.sync()
+    assert rows(a) == [(1, "ž🐎"), (2, b"\x00\xff"), (3, -2.5e-300)], rows(a)
+
+
+def what_conflicts_is_refused_and_nothing_of_it_is_written():
+    a, b = pair()
+    write(a, 1, "A")
+    write(b, 1, "B")
+    a.sync()
+    fails(b.sync, "conflict")
+    fresh = open_as("c")
+    fresh.sync()
+    assert rows(fresh) == [(1, "A")], rows(fresh)
+
+
+def a_restarted_server_is_found_again():
+    a, b = pair()
+    write(a, 1, 1)
+    a.sync()
+    write(a, 2, 2)
+    restart()
+    a.sync()
+    b.sync()
+    assert rows(b) == [(1, 1), (2, 2)], rows(b)
+
+
+def a_hundred_thousand_rows_are_bootstrapped():
+    a, _ = pair()
+    a.execute(
+        "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)"
+        " SELECT i, printf('row %d', i) FROM n"
+    )
+    a.commit()
+    a.sync()
+    other = open_as("c")
+    other.sync()
+    assert rows(other) == [(i, f"row {i}") for i in range(1, 100_001)], len(rows(other))
+
+
+def a_wrong_token_is_refused():
+    fails(lambda: open_as("c", "a-wrong-token").sync(), "401|unauthorized|token")
+
+
+run(globals(), sys.argv[2])
