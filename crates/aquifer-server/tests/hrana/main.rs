@@ -4,6 +4,7 @@
 
 mod authorize;
 mod batch;
+mod conformance;
 mod cursor;
 mod durability;
 mod limits;
