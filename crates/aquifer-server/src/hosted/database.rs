@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
+use super::activity::Activity;
 use super::files::Files;
 use super::pages::Pages;
 use super::{Durability, HostError};
@@ -44,6 +45,7 @@ pub struct Hosted {
     frozen: Option<Mutex<Instant>>,
     durability: Durability,
     used: Mutex<Instant>,
+    activity: Activity,
 }
 
 impl Hosted {
@@ -73,6 +75,7 @@ impl Hosted {
             frozen: is_frozen.then(|| Mutex::new(Instant::now())),
             durability,
             used: Mutex::new(Instant::now()),
+            activity: Activity::default(),
         })
     }
 
@@ -117,6 +120,11 @@ impl Hosted {
     /// The same as numbered frames.
     pub fn frames(&self) -> &Frames {
         &self.frames
+    }
+
+    /// What clients were seen to do with it.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// Its pages, for clients that pull them.
@@ -274,6 +282,10 @@ impl hrana::Database for Hosted {
 
     fn writable(&self) -> Result<(), String> {
         if self.is_frozen() { Err(HostError::Frozen(self.name().clone()).to_string()) } else { Ok(()) }
+    }
+
+    fn pushed(&self, client: &str) {
+        self.activity.pushed(client);
     }
 
     async fn durable(&self) -> Result<Revision, Unavailable> {

@@ -10,6 +10,7 @@
 //! - A server that another one took over from learns it before it answers, or at its next put: the database is then
 //!   closed here, its local file thrown away with what was never acknowledged, and opened anew on the next use.
 
+mod activity;
 mod admin;
 mod closing;
 mod database;
@@ -37,6 +38,7 @@ use crate::cluster::{Cluster, ClusterOptions};
 use files::DataDir;
 use slots::{Entry, Slots};
 
+pub use activity::Activity;
 pub use database::Hosted;
 pub use durability::Durability;
 pub use error::HostError;

@@ -16,6 +16,9 @@ pub trait Database: Send + Sync + 'static {
         Ok(())
     }
 
+    /// A sync client's push is durable.
+    fn pushed(&self, _client: &str) {}
+
     /// Waits until everything that was committed before the call is durable as the database's policy wants it, and
     /// says up to where. No answer leaves before. It must be cancel-safe, and cheap when nothing is pending.
     fn durable(&self) -> impl Future<Output = Result<Revision, Unavailable>> + Send;

@@ -39,6 +39,9 @@ async fn answer<D: Database>(
         .await??;
     hrana.rejected.fetch_add(ran.kept, Ordering::Relaxed);
     let revision = hrana.database.durable().await?;
+    if let Some(client) = &ran.pushed {
+        hrana.database.pushed(client);
+    }
     stop.disarm();
 
     let baton = if ran.closed {
@@ -62,6 +65,8 @@ pub(super) struct Ran {
     closed: bool,
     /// Statements of a push that were refused and kept.
     pub(super) kept: u64,
+    /// Who pushed.
+    pushed: Option<String>,
     /// What the answer may still take.
     room: Room,
     /// Whether this may be the lone batch of a sync client, which takes no baton.
@@ -74,7 +79,7 @@ impl Ran {
     pub(super) fn nothing(session: &Session, policy: OnPushConflict) -> Ran {
         let limits = session.limits();
         let room = Room::new(limits.rows, limits.result_bytes);
-        Ran { outcomes: Vec::new(), closed: false, kept: 0, room, lone: false, policy }
+        Ran { outcomes: Vec::new(), closed: false, kept: 0, pushed: None, room, lone: false, policy }
     }
 }
 
@@ -148,7 +153,10 @@ fn execute(
 fn run_batch(session: &Session, steps: &[Step], ran: &mut Ran) -> Result<BatchResult, SqlError> {
     let mut collector = Collector::new(steps.len(), &mut ran.room);
     match Bookkeeping::of(steps) {
-        Some(bookkeeping) => ran.kept += session.push(steps, &bookkeeping, ran.policy, &mut collector)?,
+        Some(bookkeeping) => {
+            ran.pushed = bookkeeping.client().map(str::to_owned);
+            ran.kept += session.push(steps, &bookkeeping, ran.policy, &mut collector)?;
+        }
         None => session.batch(steps, &mut collector)?,
     }
     Ok(collector.results)

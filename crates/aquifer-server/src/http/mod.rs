@@ -278,6 +278,7 @@ impl Service {
                     // Another server may have it now: the next request finds out who.
                     let _ = hosted.durable().await;
                 }
+                hosted.activity().pulled();
                 pull::response(answer?)
             }
             Route::Frames(route) => {

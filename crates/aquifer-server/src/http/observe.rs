@@ -67,6 +67,8 @@ pub(super) async fn observed(
     };
     service.metrics.begun();
     request.extensions_mut().insert(seen);
+    // Another server that gets it passed on calls it the same.
+    request.headers_mut().insert(REQUEST_ID_HEADER, id.header());
     let mut response = next.run(request).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID_HEADER, id.header());
     over.status = response.status().as_u16();

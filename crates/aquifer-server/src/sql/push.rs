@@ -57,6 +57,14 @@ impl Bookkeeping {
         Some(Self { client_id: client_id.clone(), pull_gen: pull_gen.clone(), change_id: change_id.clone() })
     }
 
+    /// Who pushes.
+    pub(crate) fn client(&self) -> Option<&str> {
+        match &self.client_id {
+            Value::Text(client) => Some(client),
+            _ => None,
+        }
+    }
+
     /// Keeps what the database refused of this push, in the open transaction.
     pub(super) fn keep(
         &self,

@@ -62,12 +62,22 @@ async fn databases_are_made_listed_by_the_page_and_described() {
             "CREATE TABLE turso_sync_last_change_id (client_id TEXT PRIMARY KEY, pull_gen, change_id)",
         )
         .await;
-    server.values("/db/a", "INSERT INTO turso_sync_last_change_id VALUES ('phone-1', 2, 7)").await;
+    let upsert = "INSERT INTO turso_sync_last_change_id (client_id, pull_gen, change_id) VALUES (?, ?, ?)";
+    let arguments = [
+        json!({"type": "text", "value": "phone-1"}),
+        json!({"type": "integer", "value": "2"}),
+        json!({"type": "integer", "value": "7"}),
+    ];
+    let push = json!({"steps": [{"stmt": {"sql": upsert, "args": arguments}}]});
+    let push = json!({"requests": [{"type": "batch", "batch": push}]}).to_string();
+    assert_eq!(server.send("POST", "/db/a/v2/pipeline", &[], &push).await.status, 200);
     let stats = server.done("GET", "/a", &Value::Null).await;
     assert_eq!(stats["bytes"], json!(stats["pages"].as_u64().unwrap() * 4096), "{stats}");
     assert_eq!(stats["revision"], stats["open"]["durable"], "{stats}");
-    let client = json!([{"client_id": "phone-1", "pull_gen": 2, "change_id": 7}]);
-    assert_eq!(stats["open"]["clients"], client, "{stats}");
+    let client = &stats["open"]["clients"][0];
+    assert_eq!((&client["client_id"], &client["change_id"]), (&json!("phone-1"), &json!(7)), "{stats}");
+    assert!(client["last_push"].is_string(), "{stats}");
+    assert_eq!((&stats["open"]["pulls"], &stats["open"]["last_pull"]), (&json!(0), &Value::Null), "{stats}");
     assert_eq!(server.admin("GET", "/nothing", &Value::Null).await.status, 404);
     assert_eq!(server.admin("GET", "?limit=many", &Value::Null).await.status, 400);
 }

@@ -74,4 +74,7 @@ async fn those_who_wait_for_changes_get_the_whole_of_a_database_that_is_set_back
     assert_eq!(restored.status, 200, "{restored:?}");
     let (header, pages) = waiting.await;
     assert_eq!((header.apply_mode(), pages), (ApplyMode::ReplaceBase, header.db_size as usize));
+    let stats = server.get("/admin/v1/databases/shop", &[]).await.json();
+    assert_eq!(stats["open"]["pulls"], 1, "since it was set back: {stats}");
+    assert!(stats["open"]["last_pull"].is_string(), "{stats}");
 }

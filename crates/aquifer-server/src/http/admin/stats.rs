@@ -31,11 +31,15 @@ pub(super) async fn stats(Admin(service): Admin, Named(name): Named) -> Result<R
     let open = match (status, service.hosts.opened(&name)) {
         (Some(status), Some(hosted)) => {
             let streams = service.streams.lock().get(&name).map_or(0, |open| open.hrana.open_streams());
+            let (pulls, last_pull) = hosted.activity().pulls();
             let clients = match tokio::task::spawn_blocking(move || clients(&hosted)).await {
                 Ok(clients) => clients,
                 Err(e) => std::panic::resume_unwind(e.into_panic()),
             };
-            Some(of_open(&status, streams, &clients))
+            let mut open = of_open(&status, streams, &clients);
+            open["pulls"] = json!(pulls);
+            open["last_pull"] = json!(last_pull);
+            Some(open)
         }
         _ => None,
     };
@@ -76,8 +80,10 @@ fn clients(hosted: &Hosted) -> Vec<Value> {
             "SELECT client_id, pull_gen, change_id FROM turso_sync_last_change_id ORDER BY rowid DESC LIMIT ?",
         )?;
         let rows = statement.query_map([CLIENTS], |row| {
+            let client: String = row.get(0)?;
             Ok(json!({
-                "client_id": row.get::<_, String>(0)?,
+                "last_push": hosted.activity().last_push(&client),
+                "client_id": client,
                 "pull_gen": row.get::<_, Option<i64>>(1)?,
                 "change_id": row.get::<_, Option<i64>>(2)?,
             }))
