@@ -24,6 +24,10 @@ pub(super) enum Failure {
         "the stream waited too long for its next request: it was closed and rolled back; open another one"
     )]
     StreamExpired,
+    #[error(
+        "the transaction was open for more than {limit:?}: it was rolled back, since others wait; make it shorter"
+    )]
+    TransactionTooLong { limit: Duration },
     #[error("the baton is of a stream that was opened with other rights")]
     OtherAccess,
     #[error("{limit} streams are open on this database already: close those that are done, then try again")]
@@ -47,6 +51,7 @@ impl Failure {
         let code = match self {
             Self::Malformed(_) | Self::Statement(_) => "HRANA_PROTO_ERROR",
             Self::UnknownBaton | Self::StreamExpired => "STREAM_EXPIRED",
+            Self::TransactionTooLong { .. } => "TRANSACTION_TIMEOUT",
             Self::OtherAccess => "STREAM_FORBIDDEN",
             Self::TooManyStreams { .. } => "TOO_MANY_STREAMS",
             Self::Unavailable(_) => "UNAVAILABLE",
@@ -59,9 +64,11 @@ impl Failure {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::Statement(_) | Self::UnknownBaton | Self::StreamExpired => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Malformed(_)
+            | Self::Statement(_)
+            | Self::UnknownBaton
+            | Self::StreamExpired
+            | Self::TransactionTooLong { .. } => StatusCode::BAD_REQUEST,
             Self::SlowReader { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::OtherAccess => StatusCode::FORBIDDEN,
             Self::TooManyStreams { .. } | Self::Unavailable(_) | Self::Session(_) => {

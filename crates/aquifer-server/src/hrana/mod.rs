@@ -38,6 +38,8 @@ pub struct Settings {
     pub streams: usize,
     /// How long a stream waits for its next request, before its transaction is rolled back.
     pub stream_idle: Duration,
+    /// How long a transaction may be open over several requests.
+    pub transaction: Duration,
     /// How long a request waits for a free place among the streams.
     pub stream_wait: Duration,
     /// How long a cursor waits for a reader that takes nothing.
@@ -58,6 +60,7 @@ impl Default for Settings {
             limits: Limits::default(),
             streams: 128,
             stream_idle: Duration::from_secs(10),
+            transaction: Duration::from_secs(30),
             stream_wait: Duration::from_secs(5),
             slow_reader: Duration::from_secs(30),
             on_push_conflict: OnPushConflict::Keep,
@@ -80,7 +83,8 @@ pub struct Hrana<D> {
 impl<D: Database> Hrana<D> {
     /// Serves `database`.
     pub fn new(database: Arc<D>, settings: Settings) -> Arc<Self> {
-        let streams = Streams::new(settings.streams, settings.stream_idle, settings.stream_wait);
+        let streams =
+            Streams::new(settings.streams, settings.stream_idle, settings.stream_wait, settings.transaction);
         Arc::new(Self { database, streams, settings, rejected: AtomicU64::new(0), running: Arc::default() })
     }
 

@@ -20,6 +20,7 @@ pub(super) struct Streams {
     limit: usize,
     idle: Duration,
     wait: Duration,
+    transaction: Duration,
 }
 
 struct Parked {
@@ -36,6 +37,8 @@ pub(super) struct Stream {
     /// Always there, but while it is being dropped.
     session: Option<Session>,
     slot: Option<OwnedSemaphorePermit>,
+    /// When a request first left its transaction open.
+    open_since: Option<Instant>,
 }
 
 impl Stream {
@@ -115,7 +118,7 @@ fn same(left: [u8; 16], right: [u8; 16]) -> bool {
 }
 
 impl Streams {
-    pub(super) fn new(limit: usize, idle: Duration, wait: Duration) -> Arc<Self> {
+    pub(super) fn new(limit: usize, idle: Duration, wait: Duration, transaction: Duration) -> Arc<Self> {
         Arc::new(Self {
             parked: Mutex::default(),
             slots: Arc::new(Semaphore::new(limit)),
@@ -123,6 +126,7 @@ impl Streams {
             limit,
             idle,
             wait,
+            transaction,
         })
     }
 
@@ -147,7 +151,7 @@ impl Streams {
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let session = tokio::task::spawn_blocking(connect).await.map_err(|_| Failure::Panicked)??;
-        Ok(Stream { id, access, session: Some(session), slot: Some(slot) })
+        Ok(Stream { id, access, session: Some(session), slot: Some(slot), open_since: None })
     }
 
     /// Streams that have a place.
@@ -170,7 +174,13 @@ impl Streams {
         }
         let parked = parked.remove(&baton.id).ok_or(Failure::UnknownBaton)?;
         parked.expiry.abort();
-        Ok(parked.stream)
+        match parked.stream.open_since {
+            // Others wait for its locks, however diligently its client asks.
+            Some(since) if since.elapsed() >= self.transaction => {
+                Err(Failure::TransactionTooLong { limit: self.transaction })
+            }
+            _ => Ok(parked.stream),
+        }
     }
 
     /// Keeps `stream` for whoever brings `baton`, for as long as a stream may be idle; then its transaction is
@@ -179,7 +189,9 @@ impl Streams {
         self.park_for(self.idle, stream, baton);
     }
 
-    fn park_for(self: &Arc<Self>, idle: Duration, stream: Stream, baton: &Baton) {
+    fn park_for(self: &Arc<Self>, idle: Duration, mut stream: Stream, baton: &Baton) {
+        let is_open = !stream.session().is_autocommit();
+        stream.open_since = is_open.then(|| stream.open_since.unwrap_or_else(Instant::now));
         let Baton { id, secret } = *baton;
         let streams = Arc::downgrade(self);
         // Held until the stream is in: an expiry at once must find it.

@@ -111,3 +111,22 @@ fn streams_are_bounded_and_idle_ones_without_a_transaction_make_room() {
     world.pipeline(Some(&transaction), &json!([execute("COMMIT"), {"type":"close"}]));
     assert_eq!(count(&world), "1");
 }
+
+#[test]
+fn a_transaction_that_its_client_keeps_busy_ends_after_its_time() {
+    let world = world(Settings { transaction: Duration::from_millis(100), ..Settings::default() });
+    let (mut held, mut ended) = (begin(&world), None);
+    until("the end of the transaction", || {
+        let body = json!({"baton": held, "requests": [execute("SELECT count(*) FROM t")]});
+        let answer = world.post("/v3/pipeline", &body.to_string());
+        match answer.status {
+            200 => held = baton(&answer.json()),
+            _ => ended = Some(answer),
+        }
+        ended.is_some()
+    });
+    let ended = ended.unwrap();
+    assert_eq!((ended.status, ended.json()["code"].as_str()), (400, Some("TRANSACTION_TIMEOUT")));
+    world.execute("INSERT INTO t VALUES (7, 'after')");
+    assert_eq!(count(&world), "1");
+}
