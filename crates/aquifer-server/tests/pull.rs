@@ -222,6 +222,34 @@ async fn an_older_revision_can_be_read_to_its_end_while_others_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_brings_the_pages_that_it_reads() {
+    let stage = Stage::new();
+    let hosts = stage.hosts("one");
+    let hosted = open(&hosts).await;
+    write(&hosted, TABLE);
+    write(&hosted, ROWS);
+    hosted.durable().await.unwrap();
+    let sql = "SELECT count(*) || '' FROM t WHERE k BETWEEN 100 AND 120";
+    let request = PullRequest { server_query_selector: sql.into(), ..PullRequest::default() };
+    let (header, pages) = Client::request(&hosted, &request).await.unwrap();
+    assert!(pages.len() < header.db_size as usize / 4, "{} of {}", pages.len(), header.db_size);
+    let mut client = Client::default();
+    client.apply(&header, pages);
+    for page in &mut client.pages {
+        page.get_or_insert_with(|| vec![0; 4096]);
+    }
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("part.db");
+    std::fs::write(&path, client.pages.into_iter().flatten().flatten().collect::<Vec<u8>>()).unwrap();
+    assert_eq!(ask(&Connection::open(&path).unwrap(), sql), "21");
+    for bad in ["SELECT nothing FROM nowhere", "DELETE FROM t", "ATTACH '/tmp/x' AS x", "not SQL"] {
+        let request = PullRequest { server_query_selector: bad.into(), ..PullRequest::default() };
+        assert_eq!(Client::request(&hosted, &request).await.unwrap_err().status(), 400, "{bad}");
+    }
+    hosts.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_who_wait_are_woken_by_a_commit_that_is_durable() {
     let stage = Stage::new();
     let hosts = stage.hosts("one");

@@ -3,6 +3,7 @@
 //! - [`wal`]: the write-ahead log's bytes: header, frames, checksums. Pure, no SQLite needed.
 //! - [`Handle`]: a connection to a database that others own: read transactions whose place in the WAL is known
 //!   exactly ([`WalPosition`]), raw reads of the database file through SQLite's own descriptor, checkpoints.
+//! - [`open_pages`]: queries over pages from anywhere, with a note of those that they read.
 //! - [`PinnedDatabase`]: a database whose WAL is kept from being reset under us, and [`View`]s of its image.
 //!
 //! # Never a second descriptor
@@ -17,6 +18,7 @@ mod error;
 mod handle;
 mod integrity;
 mod lent_lock;
+mod page_vfs;
 mod pinned;
 mod snapshot;
 mod takeover;
@@ -28,6 +30,7 @@ pub use build::check_build;
 pub use error::Error;
 pub use handle::{Backfill, Handle, WalPosition};
 pub use integrity::integrity_check;
+pub use page_vfs::{PagesRead, ReadPages, open_pages};
 pub use pinned::{Advance, Continuity, PinnedDatabase};
 pub use takeover::{Takeover, take_over};
 pub use view::View;

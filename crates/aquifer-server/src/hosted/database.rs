@@ -220,8 +220,8 @@ impl Hosted {
     }
 
     /// Makes sure that what was read of this database before the call is what the last acknowledged commit left,
-    /// whichever server acknowledged it. Asks the store where this server gave no sign of life for a while.
-    async fn is_newest(&self) -> Result<(), HostError> {
+    /// whichever server acknowledged it. Asks the store where this server gave no sign of life for a while. Cancel-safe.
+    pub(crate) async fn is_newest(&self) -> Result<(), HostError> {
         if !self.holds() {
             let _one = self.claiming.lock().await;
             // A database that is lost has no claim, and is opened anew with one of its own.

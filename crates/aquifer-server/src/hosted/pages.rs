@@ -6,6 +6,7 @@
 //! the database has been open here ([`Tracker`]); what changed before is read from the log once, when a client needs it.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use aquifer_format::{PageSize, Pgno, Revision, Txid};
 use aquifer_log::{DatabaseStore, Plan, Target};
@@ -15,12 +16,15 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::older::{Older, OlderRevision};
+use crate::sql::{Access, Limits, Session, Sql};
 use crate::turso::source::{PageHost, PageSource, SourceError};
 
 /// Pages told at a time, of those that changed.
 const CHANGED: usize = 1024;
 /// Bytes of segments fetched at a time.
 const PIECE: u64 = 4 << 20;
+/// How long each statement of a query may run whose pages a client wants.
+const SELECTING: Duration = Duration::from_secs(5);
 
 /// The pages of one database.
 #[derive(Debug)]
@@ -144,14 +148,14 @@ impl PageHost for Pages {
 }
 
 /// One revision of a hosted database.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PinnedPages {
     revision: Revision,
     tracker: Arc<Tracker>,
     of: Of,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Of {
     /// Of what the client has.
     Nothing {
@@ -203,6 +207,14 @@ impl PageSource for PinnedPages {
         .flatten()
     }
 
+    fn touched_by(&mut self, sql: &str) -> Result<Option<Vec<Pgno>>, SourceError> {
+        let (connection, read) = aquifer_sqlite::open_pages(Box::new(self.clone()))?;
+        let limits = Limits { statement_time: SELECTING, ..Limits::default() };
+        let session = Session::open(connection, Access::ReadOnly, limits)?;
+        session.sequence(&Sql::Text(sql.to_owned()))?;
+        Ok(Some(read.pages().into_iter().collect()))
+    }
+
     fn read(&mut self, pgno: Pgno, page: &mut [u8]) -> Result<(), SourceError> {
         match &self.of {
             Of::Nothing { .. } => Err("the client has all pages".into()),
@@ -214,5 +226,21 @@ impl PageSource for PinnedPages {
                 if is_same { Ok(view.read(pgno, page)?) } else { older.read(pgno, page) }
             }
         }
+    }
+}
+
+impl aquifer_sqlite::ReadPages for PinnedPages {
+    fn page_size(&self) -> PageSize {
+        PageSource::page_size(self)
+    }
+
+    fn pages(&self) -> u32 {
+        PageSource::pages(self)
+    }
+
+    fn read(&mut self, pgno: Pgno, page: &mut [u8]) -> bool {
+        PageSource::read(self, pgno, page)
+            .inspect_err(|error| tracing::warn!(%error, %pgno, "a page cannot be read"))
+            .is_ok()
     }
 }

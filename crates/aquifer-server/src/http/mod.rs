@@ -274,10 +274,7 @@ impl Service {
                 }
                 place = Some(self.gate.enter(&name).await?);
                 let answer = pull.answer(Arc::clone(hosted.pages())).await;
-                if answer.is_err() {
-                    // Another server may have it now: the next request finds out who.
-                    let _ = hosted.durable().await;
-                }
+                Self::check_newest(&hosted, answer.is_ok()).await?;
                 hosted.activity().pulled();
                 pull::response(answer?)
             }
@@ -294,9 +291,7 @@ impl Service {
                     return Err(crate::hosted::HostError::Frozen(name).into());
                 }
                 let answer = frames::answer(&hosted, route, body).await;
-                if answer.is_err() {
-                    let _ = hosted.durable().await;
-                }
+                Self::check_newest(&hosted, answer.is_ok()).await?;
                 answer?
             }
             Route::Cursor => {
@@ -305,6 +300,16 @@ impl Service {
             }
         };
         Ok(body::holding(place, response))
+    }
+
+    /// For answers made of revisions that are durable: whether they may leave.
+    async fn check_newest(hosted: &Hosted, is_answer: bool) -> Result<(), Refusal> {
+        if is_answer {
+            return Ok(hosted.is_newest().await?);
+        }
+        // Another server may have it now: the next request finds out who.
+        let _ = hosted.durable().await;
+        Ok(())
     }
 
     async fn body(&self, body: Body) -> Result<bytes::Bytes, Refusal> {

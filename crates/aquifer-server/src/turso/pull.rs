@@ -49,6 +49,9 @@ pub enum PullError {
          with `PRAGMA page_size = 4096; VACUUM`"
     )]
     PageSize(PageSize),
+    /// The query whose pages are wanted cannot be run.
+    #[error("the query of server_query_selector cannot be run: {0}")]
+    Query(#[source] SourceError),
     /// The host failed.
     #[error("the pages cannot be read")]
     Source(#[source] SourceError),
@@ -58,7 +61,9 @@ impl PullError {
     /// The HTTP status to answer with.
     pub fn status(&self) -> u16 {
         match self {
-            PullError::Request(_) | PullError::Selector(_) | PullError::Revision(_) => 400,
+            PullError::Request(_) | PullError::Selector(_) | PullError::Revision(_) | PullError::Query(_) => {
+                400
+            }
             PullError::Gone(_) => 410,
             PullError::PageSize(_) => 422,
             PullError::Source(_) => 500,
@@ -179,7 +184,7 @@ impl Pull {
         }
         let selection = match (self.selector, self.query) {
             (Some(selector), _) => Selection::Ids(selector),
-            (None, Some(sql)) => match source.touched_by(&sql).map_err(PullError::Source)? {
+            (None, Some(sql)) => match source.touched_by(&sql).map_err(PullError::Query)? {
                 Some(mut pages) => {
                     pages.sort_unstable();
                     Selection::Pages(pages)
