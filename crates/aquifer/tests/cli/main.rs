@@ -8,6 +8,7 @@ mod copy;
 mod daemon;
 mod doctor;
 mod errors;
+mod failover;
 mod import;
 mod limits;
 mod ls;

@@ -22,11 +22,7 @@ impl Server {
     }
 
     pub(crate) fn execute(&self, database: &str, sql: &str) -> Value {
-        let body = json!({"requests": [{"type": "execute", "stmt": {"sql": sql}}, {"type": "close"}]});
-        let path = format!("/db/{database}/v2/pipeline");
-        let answer = request(&self.address, "POST", &path, &body.to_string());
-        let body = answer.split_once("\r\n\r\n").unwrap().1;
-        serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"))
+        execute(&self.address, database, sql)
     }
 
     /// The rows of a statement on the database `shop`, which must succeed.
@@ -40,4 +36,13 @@ impl Server {
         assert_eq!(answer["results"][0]["type"], "ok", "{answer}");
         answer["results"][0]["response"]["result"]["rows"].clone()
     }
+}
+
+/// What a statement answers, or why it does not.
+pub(crate) fn execute(address: &str, database: &str, sql: &str) -> Value {
+    let body = json!({"requests": [{"type": "execute", "stmt": {"sql": sql}}, {"type": "close"}]});
+    let path = format!("/db/{database}/v2/pipeline");
+    let answer = request(address, "POST", &path, &body.to_string());
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"))
 }
