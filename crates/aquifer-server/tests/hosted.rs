@@ -310,6 +310,102 @@ async fn databases_are_created_as_the_policy_says() {
     assert!(Arc::ptr_eq(&one.unwrap(), &other.unwrap()));
 }
 
+/// Options with which every database is closed as soon as nobody holds it.
+fn closing() -> HostOptions {
+    let cluster = ClusterOptions { lease: LONG, ..ClusterOptions::default() };
+    HostOptions { close_after: Duration::ZERO, cluster, ..HostOptions::default() }
+}
+
+#[tokio::test]
+async fn a_database_that_nobody_holds_is_closed_and_anybodys_again() {
+    let stage = Stage::new();
+    let ((a, _), (b, _)) = (stage.server_with("a", closing()), stage.leased("b", LONG));
+    let hosted = a.open(&app()).await.unwrap();
+    execute(&hosted, TABLE);
+    execute(&hosted, "INSERT INTO t VALUES(1)");
+    a.close_unused().await;
+    assert!(!hosted.is_lost(), "somebody holds it");
+    assert!(matches!(b.open(&app()).await, Err(HostError::Elsewhere(..))));
+    // Nobody waits for what was committed, and it is shipped.
+    drop(hosted);
+    a.close_unused().await;
+    assert!(a.opened(&app()).is_none());
+    assert!(stage.dir.path().join("a/app/db.sqlite").exists(), "its file is a cache");
+    let hosted = b.open(&app()).await.unwrap();
+    assert_eq!(rows(&hosted), [1].into());
+}
+
+#[tokio::test]
+async fn no_more_databases_are_open_than_may_be() {
+    let stage = Stage::new();
+    let (a, _) = stage.server_with("a", HostOptions { max_open: 2, ..HostOptions::default() });
+    let [one, two, three] = ["one", "two", "three"].map(|name| name.parse::<DatabaseName>().unwrap());
+    let first = a.open(&one).await.unwrap();
+    let second = a.open(&two).await.unwrap();
+    assert!(matches!(a.open(&three).await, Err(HostError::TooManyOpen { open: 2 })));
+    drop((first, second));
+    // The one that was used last stays.
+    drop(a.open(&one).await.unwrap());
+    drop(a.open(&three).await.unwrap());
+    assert!(a.opened(&two).is_none());
+    assert!(a.opened(&one).is_some() && a.opened(&three).is_some());
+}
+
+#[tokio::test]
+async fn files_of_closed_databases_are_thrown_away_beyond_the_size_of_the_cache() {
+    let stage = Stage::new();
+    let (a, _) = stage.server_with("a", HostOptions { cache_size: Some(0), ..closing() });
+    let other: DatabaseName = "other".parse().unwrap();
+    let held = a.open(&other).await.unwrap();
+    let hosted = a.open(&app()).await.unwrap();
+    execute(&hosted, TABLE);
+    execute(&hosted, "INSERT INTO t VALUES(1)");
+    drop(hosted);
+    a.close_unused().await;
+    assert!(!stage.dir.path().join("a/app").exists());
+    assert!(stage.dir.path().join("a/other/db.sqlite").exists(), "it is open");
+    assert_eq!(rows(&a.open(&app()).await.unwrap()), [1].into());
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_between_closing_and_opening() {
+    let stage = Stage::new();
+    let (a, _) = stage.server_with("a", HostOptions { cache_size: Some(0), ..closing() });
+    let a = Arc::new(a);
+    let closer = tokio::spawn({
+        let a = Arc::clone(&a);
+        async move {
+            loop {
+                a.close_unused().await;
+            }
+        }
+    });
+    let writers = (0..3_i64).map(|at| {
+        let a = Arc::clone(&a);
+        tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            for n in 0..12 {
+                let hosted = a.open(&app()).await.unwrap();
+                execute(&hosted, TABLE);
+                // Held across a look of who closes.
+                tokio::time::sleep(Duration::from_millis(40 * (n as u64 % 3))).await;
+                execute(&hosted, &format!("INSERT INTO t VALUES({})", at * 1000 + n));
+                hosted.durable().await.unwrap();
+                acknowledged.push(at * 1000 + n);
+                drop(hosted);
+                tokio::time::sleep(Duration::from_millis(60 * (n as u64 % 4))).await;
+            }
+            acknowledged
+        })
+    });
+    let acknowledged = futures::future::try_join_all(writers.collect::<Vec<_>>()).await.unwrap().concat();
+    closer.abort();
+    let found = rows(&a.open(&app()).await.unwrap());
+    let lost: Vec<_> = acknowledged.iter().filter(|k| !found.contains(k)).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+}
+
 #[tokio::test]
 async fn two_servers_do_not_share_a_data_directory() {
     let stage = Stage::new();

@@ -52,10 +52,20 @@ impl Stage {
     }
 
     async fn server_with(&self, name: &str, auth: &AuthOptions, http: Options) -> Server {
+        self.hosting_server(name, auth, http, HostOptions::default()).await
+    }
+
+    async fn hosting_server(
+        &self,
+        name: &str,
+        auth: &AuthOptions,
+        http: Options,
+        options: HostOptions,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let cluster = ClusterOptions { url: Some(format!("http://{address}")), lease: LEASE };
-        let options = HostOptions { cluster, ..HostOptions::default() };
+        let options = HostOptions { cluster, ..options };
         let hosts = Hosts::new(self.store.clone(), self.dir.path().join(name), options).unwrap();
         let service = Service::with(hosts, Authority::new(auth).unwrap(), Settings::default(), http);
         let router = service.router();
@@ -179,6 +189,36 @@ async fn whichever_server_is_asked_the_one_that_has_the_database_answers() {
     // Who may not is refused at once.
     assert_eq!(b.execute("/db/shop", Some("token-guessed"), "SELECT 1").await.0, 401);
     assert!(!stage.dir.path().join("b/shop").exists());
+}
+
+#[tokio::test]
+async fn a_transaction_between_two_requests_keeps_its_database_open() {
+    let stage = Stage::new();
+    let auth = AuthOptions { anonymous: true, ..AuthOptions::default() };
+    let options = HostOptions { close_after: Duration::ZERO, ..HostOptions::default() };
+    let a = stage.hosting_server("a", &auth, Options::default(), options).await;
+    let upkeep = tokio::spawn({
+        let service = Arc::clone(&a.service);
+        async move { service.upkeep().await }
+    });
+    a.values("/db/shop", "CREATE TABLE t(k)").await;
+    let statement = |sql: &str| json!({"type": "execute", "stmt": {"sql": sql}});
+    let begin = json!({"requests": [statement("BEGIN"), statement("INSERT INTO t VALUES('x')")]});
+    let (_, answer) = a.send("POST", "/db/shop/v2/pipeline", None, &begin.to_string()).await;
+    let baton = serde_json::from_str::<Value>(&answer).unwrap()["baton"].clone();
+    // Another one is closed meanwhile.
+    a.values("/db/other", "CREATE TABLE t(k)").await;
+    let deadline = Instant::now() + PATIENCE;
+    while !stage.dir.path().join("a/other/closed").exists() {
+        assert!(Instant::now() < deadline, "never closed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!stage.dir.path().join("a/shop/closed").exists());
+    let rest = json!({"baton": baton, "requests": [statement("COMMIT"), {"type": "close"}]});
+    let (status, answer) = a.send("POST", "/db/shop/v2/pipeline", None, &rest.to_string()).await;
+    assert!(status == 200 && !answer.contains("error"), "{answer}");
+    assert_eq!(a.values("/db/shop", "SELECT k FROM t").await, ["x"]);
+    upkeep.abort();
 }
 
 #[tokio::test]

@@ -261,15 +261,27 @@ impl Hosted {
         self.lost.send_replace(true);
     }
 
+    /// Whether answers are under way that send its pages: these hold nothing else of it.
+    pub(super) fn is_streamed(&self) -> bool {
+        // This, and the frames.
+        const OWN: usize = 2;
+        Arc::strong_count(&self.pages) > OWN
+    }
+
     /// It is used now.
     pub(super) fn touch(&self) {
         *self.used.lock() = Instant::now();
+    }
+
+    pub(super) fn last_use(&self) -> Instant {
+        *self.used.lock()
     }
 
     /// Ships what is committed and gives the database back. Nobody answers for it any more.
     pub(super) async fn close(&self) -> Result<(), HostError> {
         self.abandon();
         self.replicator.remove(self.name()).await?;
+        self.files.are_closed().await?;
         let claim = self.claim.lock().clone();
         Ok(self.cluster.release(&self.database, &claim).await?)
     }

@@ -7,12 +7,14 @@
 //! <data-dir>/.server                       under which id others know the server
 //! <data-dir>/<database>/db.sqlite          the database, with SQLite's -wal and -shm
 //! <data-dir>/<database>/.db.sqlite-aquifer what was shipped of it
+//! <data-dir>/<database>/closed              when it was closed, with everything in the store
 //! <data-dir>/<database>/older/             older revisions, while clients ask for them
 //! ```
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aquifer_format::Timestamp;
 use aquifer_log::DatabaseName;
@@ -71,6 +73,26 @@ impl DataDir {
         self.path.join(".server")
     }
 
+    /// The databases that have files here, when each was used last, and the bytes of its files. Of one that is open, as
+    /// it is at this moment.
+    pub(super) async fn usage(&self) -> Result<Vec<Usage>, HostError> {
+        let path = self.path.clone();
+        blocking(move || {
+            let mut all = Vec::new();
+            for entry in fs::read_dir(&path).map_err(io("read", &path))? {
+                let dir = entry.map_err(io("read", &path))?.path();
+                let component = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                if let Some(name) = DatabaseName::from_component(&component) {
+                    let files = Files { dir };
+                    let closed = fs::metadata(files.closed()).and_then(|closed| closed.modified()).ok();
+                    all.push(Usage { name, closed, bytes: bytes_below(&files.dir), files });
+                }
+            }
+            Ok(all)
+        })
+        .await
+    }
+
     /// Where a database's files are, or will be.
     pub(super) fn files(&self, name: &DatabaseName) -> Files {
         Files { dir: self.path.join(name.to_component()) }
@@ -83,7 +105,38 @@ pub(super) struct Files {
     dir: PathBuf,
 }
 
+/// What a database takes of the disk.
+#[derive(Debug)]
+pub(super) struct Usage {
+    pub(super) name: DatabaseName,
+    pub(super) files: Files,
+    /// When it was closed, if everything that it had is in the store.
+    pub(super) closed: Option<SystemTime>,
+    pub(super) bytes: u64,
+}
+
+/// What vanishes meanwhile, or cannot be read, does not count.
+fn bytes_below(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    });
+    bytes.sum()
+}
+
 impl Files {
+    fn closed(&self) -> PathBuf {
+        self.dir.join("closed")
+    }
+
+    /// Notes that the store has everything, and that nobody uses the files.
+    pub(super) async fn are_closed(&self) -> Result<(), HostError> {
+        let closed = self.closed();
+        blocking(move || fs::write(&closed, []).map_err(io("write", &closed))).await
+    }
+
     /// The database file.
     pub(super) fn database(&self) -> PathBuf {
         self.dir.join("db.sqlite")
@@ -99,6 +152,12 @@ impl Files {
         let files = self.clone();
         blocking(move || {
             fs::create_dir_all(&files.dir).map_err(io("make", &files.dir))?;
+            match fs::remove_file(files.closed()) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(io("remove", &files.closed())(e));
+                }
+                _ => {}
+            }
             let database = files.database();
             database.try_exists().map_err(io("look for", &database))
         })

@@ -26,7 +26,7 @@ mod slots;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aquifer_log::{DatabaseName, Level, LogError, Store};
 use aquifer_replicate::{Primary, ReplicaOptions, ReplicaStatus, Replicator};
@@ -55,14 +55,34 @@ pub enum Create {
 }
 
 /// How databases are hosted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostOptions {
     /// When they come into being.
     pub create: Create,
     /// What answers wait for.
     pub durability: Durability,
+    /// A database that nobody has used for so long is closed.
+    pub close_after: Duration,
+    /// Databases that are open at the same time.
+    pub max_open: usize,
+    /// Bytes of files on this disk: beyond, those of closed databases are thrown away. Databases that are open count, and
+    /// stay.
+    pub cache_size: Option<u64>,
     /// How servers of one store share them.
     pub cluster: ClusterOptions,
+}
+
+impl Default for HostOptions {
+    fn default() -> HostOptions {
+        HostOptions {
+            create: Create::default(),
+            durability: Durability::default(),
+            close_after: Duration::from_mins(10),
+            max_open: 4096,
+            cache_size: None,
+            cluster: ClusterOptions::default(),
+        }
+    }
 }
 
 /// The databases of one server.

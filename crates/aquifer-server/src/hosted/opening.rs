@@ -13,7 +13,7 @@ use super::files::Files;
 use super::older::Older;
 use super::pages::Pages;
 use super::slots::{Outcome, Turn};
-use super::{Durability, HostError, Hosted, Shared};
+use super::{Durability, HostError, Hosted, Shared, closing};
 use crate::cluster::Claim;
 
 /// How often a file is restored that others outdate, before the database is left to them.
@@ -53,6 +53,7 @@ async fn start(shared: &Arc<Shared>, turn: &Turn, create: bool) -> Result<Arc<Ho
     if shared.stopping.load(Ordering::Acquire) {
         return Err(HostError::Stopping);
     }
+    closing::make_room(shared).await?;
     let database = DatabaseStore::new(shared.store.clone(), turn.name().clone());
     let claim = shared.cluster.claim(&database).await?;
     match serve(shared, &database, &claim, create).await {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use aquifer_log::DatabaseName;
 use parking_lot::Mutex;
@@ -80,6 +81,27 @@ impl Slots {
         }
     }
 
+    /// The turn on a database that is not open: to do something with its files.
+    pub(super) fn enter_closed(self: &Arc<Slots>, name: &DatabaseName) -> Option<Turn> {
+        let mut slots = self.slots.lock();
+        if slots.contains_key(name) {
+            return None;
+        }
+        let (turn, busy) = self.turn(name);
+        slots.insert(name.clone(), busy);
+        Some(turn)
+    }
+
+    /// Takes a database out that is to be closed, if nobody else holds it.
+    pub(super) fn take_unused(self: &Arc<Slots>, name: &DatabaseName) -> Option<(Turn, Arc<Hosted>)> {
+        let mut slots = self.slots.lock();
+        match slots.get(name) {
+            Some(Slot::Open(hosted)) if is_unused(hosted) => {}
+            _ => return None,
+        }
+        self.replace(&mut slots, name)
+    }
+
     /// Takes a database out that is to be closed, whoever holds it.
     pub(super) fn take(self: &Arc<Slots>, name: &DatabaseName) -> Option<(Turn, Arc<Hosted>)> {
         let mut slots = self.slots.lock();
@@ -106,10 +128,39 @@ impl Slots {
         (Turn { slots: Arc::clone(self), name: name.clone(), outcome }, Slot::Busy(watched))
     }
 
+    /// Databases that are open or about to be opened or closed.
+    pub(super) fn len(&self) -> usize {
+        self.slots.lock().len()
+    }
+
+    /// Those that are open and that nobody else holds, the one that was used least recently first. Those that are held
+    /// count as used now.
+    pub(super) fn unused(&self) -> Vec<(Instant, DatabaseName)> {
+        let slots = self.slots.lock();
+        let mut unused = Vec::new();
+        for (name, slot) in &*slots {
+            match slot {
+                Slot::Open(hosted) if is_unused(hosted) => {
+                    unused.push((hosted.last_use(), name.clone()));
+                }
+                Slot::Open(hosted) => hosted.touch(),
+                Slot::Busy(_) => {}
+            }
+        }
+        drop(slots);
+        unused.sort_unstable();
+        unused
+    }
+
     /// The names of all of them.
     pub(super) fn names(&self) -> Vec<DatabaseName> {
         self.slots.lock().keys().cloned().collect()
     }
+}
+
+/// Whether only the table has it.
+fn is_unused(hosted: &Arc<Hosted>) -> bool {
+    Arc::strong_count(hosted) == 1 && !hosted.is_streamed()
 }
 
 impl Turn {

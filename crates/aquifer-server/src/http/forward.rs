@@ -114,7 +114,7 @@ impl Service {
         {
             return Ok(Some(other.clone()));
         }
-        match self.hosts.open(name).await {
+        match self.open(name).await {
             Ok(_) => Ok(None),
             Err(HostError::Elsewhere(_, other)) => {
                 let mut known = self.forwarder.known.lock();

@@ -40,7 +40,7 @@ use tokio::sync::watch;
 use aquifer_replicate::metrics::Exposition;
 
 use crate::auth::{self, Authority, Grant};
-use crate::hosted::{Hosted, Hosts};
+use crate::hosted::{HostError, Hosted, Hosts};
 use crate::hrana::{self, Hrana, Settings};
 use crate::turso::pull::Pull;
 
@@ -163,9 +163,40 @@ impl Service {
             .with_state(Arc::clone(self))
     }
 
-    /// What a server does on the side: removes databases whose grace time after a deletion is over. Never returns.
+    /// What a server does on the side: closes databases that nobody uses, removes those whose grace time after a deletion
+    /// is over. Never returns.
     pub async fn upkeep(&self) {
-        self.hosts.keep_purging().await;
+        tokio::join!(self.hosts.keep_purging(), self.keep_closing());
+    }
+
+    async fn keep_closing(&self) {
+        loop {
+            self.let_go();
+            self.hosts.close_unused().await;
+        }
+    }
+
+    /// Lets go of databases that no request and no stream uses, so that they may be closed.
+    fn let_go(&self) {
+        self.streams.lock().retain(|_, open| {
+            // Whoever has the service without having it from here holds a clone; a connection is a stream.
+            let is_used = Arc::strong_count(&open.hrana) > 1 || open.hrana.open_streams() > 0;
+            if !is_used {
+                self.close_streams(open);
+            }
+            is_used
+        });
+    }
+
+    /// Opens a database, or finds it open.
+    async fn open(&self, name: &DatabaseName) -> Result<Arc<Hosted>, HostError> {
+        match self.hosts.open(name).await {
+            Err(HostError::TooManyOpen { .. }) => {
+                self.let_go();
+                self.hosts.open(name).await
+            }
+            opened => opened,
+        }
     }
 
     /// Answers those who wait for changes as if there were none, and closes sockets: for a server that is about to end.
@@ -179,7 +210,7 @@ impl Service {
     }
 
     /// Ends what clients hold open, ships what is committed, and closes all databases.
-    pub async fn shutdown(&self) -> Result<(), crate::hosted::HostError> {
+    pub async fn shutdown(&self) -> Result<(), HostError> {
         self.end_waits();
         // Sockets that take longer lose their connection when the process ends.
         let _ = tokio::time::timeout(PARTING, self.ends.closed()).await;
@@ -190,7 +221,7 @@ impl Service {
     }
 
     async fn hrana(&self, name: &DatabaseName) -> Result<Arc<Hrana<Hosted>>, Refusal> {
-        let hosted = self.hosts.open(name).await?;
+        let hosted = self.open(name).await?;
         let mut streams = self.streams.lock();
         if let Some(open) = streams.get(name) {
             if Arc::ptr_eq(&open.hosted, &hosted) {
@@ -262,7 +293,7 @@ impl Service {
             }
             Route::Pull => {
                 let pull = Pull::parse(self.body(body).await?)?;
-                let mut hosted = self.hosts.open(&name).await?;
+                let mut hosted = self.open(&name).await?;
                 let is_gone = tokio::select! {
                     () = pull.wait(hosted.pages().as_ref(), pull::LONGEST_POLL) => false,
                     // What it is now, it is somewhere else.
@@ -270,7 +301,7 @@ impl Service {
                     () = self.ending() => false,
                 };
                 if is_gone {
-                    hosted = self.hosts.open(&name).await?;
+                    hosted = self.open(&name).await?;
                 }
                 place = Some(self.gate.enter(&name).await?);
                 let answer = pull.answer(Arc::clone(hosted.pages())).await;
@@ -286,7 +317,7 @@ impl Service {
                 } else {
                     bytes::Bytes::new()
                 };
-                let hosted = self.hosts.open(&name).await?;
+                let hosted = self.open(&name).await?;
                 if is_push && hosted.is_frozen() {
                     return Err(crate::hosted::HostError::Frozen(name).into());
                 }

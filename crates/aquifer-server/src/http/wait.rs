@@ -46,7 +46,7 @@ impl Service {
         let deadline = Instant::now() + self.options.wait;
         let mut look = LOOK;
         loop {
-            let hosted = self.hosts.open(name).await?;
+            let hosted = self.open(name).await?;
             let has = hosted.in_store();
             match has {
                 Some(has) if has.generation == wanted.generation && has.txid >= wanted.txid => return Ok(()),

@@ -1,5 +1,6 @@
 //! `aquifer serve`
 
+mod hosting;
 mod limits;
 mod sharing;
 
@@ -22,6 +23,7 @@ use crate::fencing::Fencing;
 use crate::session::Session;
 use crate::signals::Signals;
 
+use hosting::HostingArgs;
 use limits::{LimitArgs, ObserveArgs, TlsArgs};
 use sharing::SharingArgs;
 
@@ -67,6 +69,9 @@ pub(crate) struct Serve {
     /// Serve from a store that does not keep two servers of one database apart: make sure that there is only one
     #[arg(long)]
     allow_unfenced: bool,
+
+    #[command(flatten)]
+    hosting: HostingArgs,
 
     #[command(flatten)]
     sharing: SharingArgs,
@@ -116,7 +121,8 @@ impl Serve {
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let cluster = self.sharing.options(address, tls.is_some())?;
-        let hosts = Hosts::new(store, &self.data_dir, HostOptions { create, durability, cluster })?;
+        let options = HostOptions { create, durability, cluster, ..HostOptions::default() };
+        let hosts = Hosts::new(store, &self.data_dir, self.hosting.apply(options))?;
         let (settings, options) = (self.limits.settings(&self.observe), self.limits.options(&self.observe));
         let (base_domain, redirect) = (self.base_domain.clone(), self.sharing.redirect);
         let options = Options { base_domain, redirect, ..options };
