@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use aquifer_format::Pgno;
 use aquifer_log::{DatabaseName, DatabaseStore, Store, Target};
+use aquifer_replicate::capture::WalLimits;
 use aquifer_replicate::restore::Restorer;
-use aquifer_replicate::{Replicator, RevisionView, Tracker};
+use aquifer_replicate::{ReplicaOptions, Replicator, RevisionView, Tracker};
 use aquifer_testkit::fault_store::{Fault, FaultStore, Gate, Op, Rule};
 use support::Application;
 
@@ -17,7 +18,7 @@ fn content(view: &RevisionView) -> Vec<u8> {
     let size = view.page_size().bytes();
     let mut content = vec![0; view.pages() as usize * size];
     for (pgno, page) in Pgno::up_to(view.pages()).zip(content.chunks_exact_mut(size)) {
-        view.read(pgno, page).unwrap();
+        assert!(view.read(pgno, page).unwrap(), "given up");
     }
     content
 }
@@ -127,4 +128,32 @@ async fn nobody_sees_a_revision_before_it_is_durable() {
     let (view, later) = (view.await.unwrap(), later.await.unwrap());
     assert!(view.revision().txid > before.txid);
     assert_eq!(view.revision(), later.revision());
+}
+
+#[tokio::test]
+async fn a_view_under_which_the_wal_grows_too_large_is_given_up() {
+    let app = Application::new();
+    let store = Store::open(&"memory://".parse().unwrap()).unwrap();
+    let name: DatabaseName = "app".parse().unwrap();
+    let wal = WalLimits { soft: 50_000, hard: 100_000, viewed: 400_000, ..WalLimits::default() };
+    let options = ReplicaOptions { wal, ..ReplicaOptions::default() };
+    let replicator = Replicator::builder(store).options(options).start();
+    replicator.add_tracked(&app.path, &name, Tracker::new()).unwrap();
+    replicator.sync_database(&name).await.unwrap();
+    let view = replicator.view(&name).await.unwrap();
+    let mut page = vec![0; view.page_size().bytes()];
+    assert!(view.read(Pgno::ONE, &mut page).unwrap());
+    let write = async || {
+        app.put(1, 20_000);
+        replicator.sync_database(&name).await.unwrap();
+    };
+    while view.read(Pgno::ONE, &mut page).unwrap() {
+        write().await;
+        assert!(app.wal_len() < 2_000_000, "it holds the WAL for ever");
+    }
+    for _ in 0..200 {
+        write().await;
+    }
+    assert!(app.wal_len() < 2_000_000, "{} bytes", app.wal_len());
+    assert!(replicator.view(&name).await.unwrap().read(Pgno::ONE, &mut page).unwrap());
 }

@@ -23,13 +23,16 @@ pub struct WalLimits {
     pub soft: u64,
     /// Size of a WAL from which writers are kept out for a moment, to have it reset.
     pub hard: u64,
+    /// Size of a WAL from which [views](crate::RevisionView) that are still open are given up: it cannot be reset under
+    /// them.
+    pub viewed: u64,
     /// The longest that is waited for a gap between two writers, before they are kept out.
     pub patience: Duration,
 }
 
 impl Default for WalLimits {
     fn default() -> WalLimits {
-        WalLimits { soft: 4 << 20, hard: 64 << 20, patience: Duration::from_millis(20) }
+        WalLimits { soft: 4 << 20, hard: 64 << 20, viewed: 1 << 30, patience: Duration::from_millis(20) }
     }
 }
 

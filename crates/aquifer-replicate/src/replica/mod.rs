@@ -462,6 +462,9 @@ impl Replica {
         if self.paused.is_none() {
             self.syncs.are_captured(self.head.txid);
         }
+        if wal_bytes > self.options.wal.viewed {
+            self.views.give_up();
+        }
         self.status.send_modify(|s| s.wal_bytes = wal_bytes);
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! A view shows exactly the image of the revision that it comes with, and nobody gets one whose revision is not durable.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use aquifer_format::{PageSize, Pgno, Revision, Txid};
 use aquifer_sqlite::View;
@@ -17,13 +17,15 @@ use crate::capture::Capture;
 
 /// The pages of a durable revision, unchanged while this lives. May be shared by threads.
 ///
-/// While it lives, the database's WAL is kept from being reset: it should not live long while others write.
+/// While it lives, the database's WAL is kept from being reset: it should not live long while others write, and is
+/// given up where it does.
 #[derive(Debug)]
 pub struct RevisionView {
     revision: Revision,
     page_size: PageSize,
     pages: u32,
-    view: Mutex<View>,
+    /// `None`: given up.
+    view: Mutex<Option<View>>,
 }
 
 impl RevisionView {
@@ -42,9 +44,18 @@ impl RevisionView {
         self.pages
     }
 
-    /// Fills `page`, which has the size of a page. Pages beyond the end are zeros. Blocks.
-    pub fn read(&self, pgno: Pgno, page: &mut [u8]) -> Result<()> {
-        Ok(self.view.lock().read(pgno, page)?)
+    /// Whether it was not given up.
+    pub fn is_open(&self) -> bool {
+        self.view.lock().is_some()
+    }
+
+    /// Fills `page`, which has the size of a page. Pages beyond the end are zeros. False if the view was given up, because
+    /// the database's WAL has grown too large ([`WalLimits::viewed`](crate::capture::WalLimits::viewed)). Blocks.
+    pub fn read(&self, pgno: Pgno, page: &mut [u8]) -> Result<bool> {
+        match &*self.view.lock() {
+            Some(view) => view.read(pgno, page).map(|()| true).map_err(Into::into),
+            None => Ok(false),
+        }
     }
 }
 
@@ -58,6 +69,8 @@ pub(super) struct Views {
     is_look_due: bool,
     /// Taken, and not durable yet; by txid, ascending.
     taken: VecDeque<(Arc<RevisionView>, Vec<Asked>)>,
+    /// Those that may be open.
+    open: Vec<Weak<RevisionView>>,
 }
 
 impl Views {
@@ -73,6 +86,14 @@ impl Views {
     /// There was a look: the image is that of the pin, and of others.
     pub(super) fn were_looked_for(&mut self) {
         self.is_look_due = false;
+    }
+
+    /// Gives up all that are open: they hold the WAL.
+    pub(super) fn give_up(&mut self) {
+        for view in self.open.drain(..).filter_map(|open| open.upgrade()) {
+            tracing::info!(revision = %view.revision, "a view is given up: the WAL has grown too large under it");
+            *view.view.lock() = None;
+        }
     }
 
     /// Gives away the views whose revisions are durable.
@@ -111,10 +132,12 @@ impl Replica {
                     revision: Revision { generation: self.head.generation, txid: self.head.txid },
                     page_size: view.page_size(),
                     pages: view.pages(),
-                    view: Mutex::new(view),
+                    view: Mutex::new(Some(view)),
                 };
-                let asked = std::mem::take(&mut self.views.asked);
-                self.views.taken.push_back((Arc::new(view), asked));
+                let (view, asked) = (Arc::new(view), std::mem::take(&mut self.views.asked));
+                self.views.open.retain(|open| open.strong_count() > 0);
+                self.views.open.push(Arc::downgrade(&view));
+                self.views.taken.push_back((view, asked));
             }
             Ok(None) => self.want_look(),
             Err(e) if e.is_transient() => self.want_look(),

@@ -34,7 +34,7 @@ pub struct Pages {
     tracker: Arc<Tracker>,
     /// Shared by all who read the same revision at the same time, and let go with the last of them.
     view: Mutex<Weak<RevisionView>>,
-    older: Older,
+    older: Arc<Older>,
     /// Held by who reads from the log what changed before the database was opened here.
     learning: Mutex<()>,
 }
@@ -46,6 +46,7 @@ impl Pages {
         tracker: Arc<Tracker>,
         older: Older,
     ) -> Pages {
+        let older = Arc::new(older);
         Pages { database, replicator, tracker, view: Mutex::default(), older, learning: Mutex::default() }
     }
 
@@ -68,12 +69,18 @@ impl Pages {
     /// A view of the latest durable revision, or of a later one.
     fn latest(&self) -> Result<Arc<RevisionView>, SourceError> {
         let shared = self.view.lock().upgrade();
-        if let Some(view) = shared.filter(|view| Some(view.revision()) == self.durable()) {
+        let is_latest = |view: &Arc<RevisionView>| Some(view.revision()) == self.durable() && view.is_open();
+        if let Some(view) = shared.filter(is_latest) {
             return Ok(view);
         }
         let view = Handle::current().block_on(self.replicator.view(self.database.name()))?;
         *self.view.lock() = Arc::downgrade(&view);
         Ok(view)
+    }
+
+    fn pinned(&self, revision: Revision, of: Of) -> PinnedPages {
+        let (database, older) = (self.database.clone(), Arc::clone(&self.older));
+        PinnedPages { revision, database, older, tracker: Arc::clone(&self.tracker), of }
     }
 
     /// Makes known what changed after a revision of the generation that is served. Where the log does not tell, or would
@@ -122,8 +129,7 @@ impl PageHost for Pages {
             && client == Some(durable)
             && let Some(pages) = self.tracker.pages_at(durable)
         {
-            let of = Of::Nothing { pages };
-            return Ok(Some(PinnedPages { revision: durable, tracker: Arc::clone(&self.tracker), of }));
+            return Ok(Some(self.pinned(durable, Of::Nothing { pages })));
         }
         let view = self.latest()?;
         let revision = at.unwrap_or(view.revision());
@@ -137,9 +143,9 @@ impl PageHost for Pages {
             if revision.generation == view.revision().generation {
                 self.learn(revision, &view);
             }
-            Of::Older { older, view }
+            Of::Older { older, view: Some(view) }
         };
-        Ok(Some(PinnedPages { revision, tracker: Arc::clone(&self.tracker), of }))
+        Ok(Some(self.pinned(revision, of)))
     }
 
     fn revisions(&self) -> watch::Receiver<Option<Revision>> {
@@ -151,6 +157,8 @@ impl PageHost for Pages {
 #[derive(Clone, Debug)]
 pub struct PinnedPages {
     revision: Revision,
+    database: DatabaseStore,
+    older: Arc<Older>,
     tracker: Arc<Tracker>,
     of: Of,
 }
@@ -164,7 +172,8 @@ enum Of {
     Latest(Arc<RevisionView>),
     Older {
         older: Arc<OlderRevision>,
-        view: Arc<RevisionView>,
+        /// For pages that have not changed since.
+        view: Option<Arc<RevisionView>>,
     },
 }
 
@@ -218,12 +227,25 @@ impl PageSource for PinnedPages {
     fn read(&mut self, pgno: Pgno, page: &mut [u8]) -> Result<(), SourceError> {
         match &self.of {
             Of::Nothing { .. } => Err("the client has all pages".into()),
-            Of::Latest(view) => Ok(view.read(pgno, page)?),
+            Of::Latest(view) if view.read(pgno, page)? => Ok(()),
+            Of::Latest(_) => {
+                // Whoever reads for so long that the view was given up goes on with a file of its own.
+                let older = self.older.revision(&self.database, self.revision)?;
+                let older = older.ok_or("the revision is not kept any more")?;
+                older.read(pgno, page)?;
+                self.of = Of::Older { older, view: None };
+                Ok(())
+            }
             Of::Older { older, view } => {
                 let at = self.revision;
-                let is_same = view.revision().generation == at.generation
-                    && !self.tracker.may_have_changed(at.generation, at.txid, pgno);
-                if is_same { Ok(view.read(pgno, page)?) } else { older.read(pgno, page) }
+                let is_same = |view: &RevisionView| {
+                    view.revision().generation == at.generation
+                        && !self.tracker.may_have_changed(at.generation, at.txid, pgno)
+                };
+                match view {
+                    Some(view) if is_same(view) && view.read(pgno, page)? => Ok(()),
+                    _ => older.read(pgno, page),
+                }
             }
         }
     }
