@@ -56,6 +56,14 @@ scenarios! {
         a_hundred_thousand_rows_are_read
         a_wrong_token_is_refused
     }
+    clients_of_all_kinds_at_random: Node "converge.mjs" "1" {
+        all_have_the_same_in_the_end
+        all_have_the_same_after_a_restart
+    }
+    clients_of_all_kinds_at_random_again: Node "converge.mjs" "2" {
+        all_have_the_same_in_the_end
+        all_have_the_same_after_a_restart
+    }
     tursodatabase_sync: Node "sync.mjs" "sync" {
         what_one_pushes_the_other_pulls
         what_the_server_refuses_is_kept_for_all_to_see
