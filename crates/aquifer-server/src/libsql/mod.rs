@@ -1,7 +1,8 @@
 //! libSQL's offline sync: a view of the log as numbered frames.
 //!
 //! - [`frames`]: frames as they travel;
-//! - [`index`]: which frame has which page;
+//! - [`index`]: how many frames each batch has;
+//! - [`answer`]: the frames that a reader gets;
 //! - [`spans`]: the stretches of the log that frames are numbered in, which the protocol calls generations;
 //! - [`staged`]: transactions that come in parts;
 //! - this file: the requests.
@@ -12,37 +13,37 @@
 //!   means that it is durable.
 //! - A transaction is seen whole or not at all, however many requests it came in.
 
+mod answer;
 mod frames;
 mod index;
 mod spans;
 mod staged;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aquifer_format::{PageSize, Pgno, Revision};
 use aquifer_log::LogError;
 use aquifer_replicate::{Applied, Error as ReplicaError, PageWrite};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, stream};
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 
 use crate::hosted::{Pages, PinnedPages};
 use crate::turso::source::{PageHost, PageSource, SourceError};
-use frames::{FRAME, PAGE, Pushed};
+use answer::PART;
+use frames::{PAGE, Pushed};
 use spans::{Place, Spans};
 use staged::{Part, Staged};
 
+pub use answer::Answer;
 pub use frames::FrameError;
 
 /// A span of more frames is ended: its clients keep all of them in their WALs.
 const LONG: u32 = 10_000;
 /// How often it is said in the store that spans are in use.
 const RENEW: Duration = Duration::from_hours(24);
-/// Bytes read at a time for an export.
-const PART: usize = 256 * 1024;
 
 /// Why a request is not answered.
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +195,7 @@ impl Frames {
         if lacking.len() as u64 > u64::from(room) {
             return self.make_room(span, place, lacking.len() as u32 - room).await;
         }
-        Ok(Pulled::Frames(Answer { source, lacking, frames: room, sent: 0, from: Pgno::ONE }))
+        Ok(Pulled::Frames(Answer::new(source, lacking, room)))
     }
 
     /// A reader was interrupted between two marks of a long answer, where no batch ends, and lacks more pages than it has
@@ -449,77 +450,6 @@ impl Frames {
                 }
             }
         });
-    }
-}
-
-/// Frames that a reader takes over together: first the pages that it lacks, then others, up to the last number.
-#[derive(Debug)]
-pub struct Answer {
-    source: PinnedPages,
-    lacking: BTreeSet<Pgno>,
-    /// How many are to be sent.
-    frames: u32,
-    sent: u32,
-    /// The first page that was not looked at yet for filling.
-    from: Pgno,
-}
-
-impl Answer {
-    /// Bytes of all frames.
-    pub fn len(&self) -> u64 {
-        u64::from(self.frames) * FRAME as u64
-    }
-
-    /// Never: where there is no frame, there is no answer.
-    pub fn is_empty(&self) -> bool {
-        self.frames == 0
-    }
-
-    /// The frames, in parts. Dropping the stream lets go of what they are read from.
-    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, SourceError>> + Send + 'static {
-        let order: Vec<Pgno> = self.lacking.iter().copied().collect();
-        stream::unfold(Some((self, order)), |rest| async {
-            let (answer, order) = rest.filter(|(answer, _)| answer.sent < answer.frames)?;
-            let read =
-                spawn_blocking(move || answer.part(&order).map(|(part, answer)| (part, (answer, order))));
-            match read.await.map_err(SourceError::from).flatten() {
-                Ok((part, rest)) => Some((Ok(part), Some(rest))),
-                Err(error) => Some((Err(error), None)),
-            }
-        })
-    }
-
-    fn part(mut self, order: &[Pgno]) -> Result<(Bytes, Answer), SourceError> {
-        let pages = self.source.pages();
-        let round = pages - u32::from(pages >= PageSize::DEFAULT.lock_page().get());
-        let mut out = BytesMut::with_capacity(PART);
-        let mut page = vec![0; PAGE];
-        while self.sent < self.frames && out.len() + FRAME <= PART {
-            // No page comes twice before a mark.
-            let in_round = self.sent % round;
-            if in_round == 0 {
-                self.from = Pgno::ONE;
-            }
-            let pgno = match order.get(in_round as usize) {
-                // Cut off since: its number is filled as others are.
-                Some(pgno) if pgno.get() <= pages => *pgno,
-                _ => self.next_filling(),
-            };
-            self.sent += 1;
-            let is_mark = self.sent == self.frames || self.sent.is_multiple_of(round);
-            self.source.read(pgno, &mut page)?;
-            frames::put(&mut out, pgno, if is_mark { pages } else { 0 }, &page);
-        }
-        Ok((out.freeze(), self))
-    }
-
-    fn next_filling(&mut self) -> Pgno {
-        while self.lacking.contains(&self.from) || self.from == PageSize::DEFAULT.lock_page() {
-            self.from = self.from.next();
-        }
-        let filling = self.from;
-        self.from = filling.next();
-        filling
     }
 }
 

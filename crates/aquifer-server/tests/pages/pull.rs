@@ -1,12 +1,10 @@
 //! Clients that pull pages of a hosted database, while others write to it through SQL.
-#![allow(clippy::unwrap_used, reason = "a test that cannot set the stage should fail")]
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_log::Store;
-use aquifer_server::hosted::{HostOptions, Hosted, Hosts};
+use aquifer_server::hosted::Hosted;
 use aquifer_server::turso::messages::{ApplyMode, PageData, PullHeader, PullRequest};
 use aquifer_server::turso::pull::{Pull, PullError};
 use bytes::{Buf, Bytes};
@@ -15,28 +13,7 @@ use prost::Message;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-struct Stage {
-    dir: TempDir,
-    store: Store,
-}
-
-impl Stage {
-    fn new() -> Stage {
-        Stage { dir: TempDir::new().unwrap(), store: Store::open(&"memory://".parse().unwrap()).unwrap() }
-    }
-
-    fn hosts(&self, name: &str) -> Hosts {
-        Hosts::new(self.store.clone(), self.dir.path().join(name), HostOptions::default()).unwrap()
-    }
-}
-
-async fn open(hosts: &Hosts) -> Arc<Hosted> {
-    hosts.open(&"app".parse().unwrap()).await.unwrap()
-}
-
-fn write(hosted: &Hosted, sql: &str) {
-    hosted.connect(false).unwrap().execute_batch(sql).unwrap();
-}
+use crate::stage::{Stage, TABLE, open, write};
 
 /// What `sql` gives on the server.
 fn ask(connection: &Connection, sql: &str) -> String {
@@ -113,38 +90,31 @@ impl Client {
     }
 }
 
-const TABLE: &str = "CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)";
 const ROWS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400) \
                     INSERT INTO t SELECT i, randomblob(3000) FROM n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_pulls_has_what_the_server_has_and_gets_only_what_changed() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE);
-    write(&hosted, ROWS);
-    hosted.durable().await.unwrap();
+    let (hosts, hosted) = stage.served(&[TABLE, ROWS]).await;
     let mut client = Client::default();
     let all = client.pull(&hosted).await;
     let server = hosted.connect(true).unwrap();
     assert_eq!(client.digest(), ask(&server, DIGEST));
     assert_eq!(client.pull(&hosted).await, 0, "there is nothing new");
     for round in 0..5 {
-        write(&hosted, &format!("UPDATE t SET v = randomblob(3000) WHERE k = {}", 100 + round));
-        hosted.durable().await.unwrap();
+        write(&hosted, &format!("UPDATE t SET v = randomblob(3000) WHERE k = {}", 100 + round)).await;
         let pages = client.pull(&hosted).await;
         assert!((1..=4).contains(&pages), "{pages} of {all}");
         assert_eq!(client.digest(), ask(&server, DIGEST));
     }
     // It shrinks, and grows again.
-    write(&hosted, "DELETE FROM t WHERE k > 20; VACUUM");
+    write(&hosted, "DELETE FROM t WHERE k > 20; VACUUM").await;
     hosted.durable().await.unwrap();
     client.pull(&hosted).await;
     assert_eq!(client.digest(), ask(&server, DIGEST));
-    write(&hosted, "DELETE FROM t");
-    write(&hosted, ROWS);
-    hosted.durable().await.unwrap();
+    write(&hosted, "DELETE FROM t").await;
+    write(&hosted, ROWS).await;
     client.pull(&hosted).await;
     assert_eq!(client.digest(), ask(&server, DIGEST));
     hosts.shutdown().await.unwrap();
@@ -153,24 +123,18 @@ async fn a_client_that_pulls_has_what_the_server_has_and_gets_only_what_changed(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_from_before_the_server_was_started_gets_only_what_changed_since() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE);
-    write(&hosted, ROWS);
-    hosted.durable().await.unwrap();
+    let (hosts, hosted) = stage.served(&[TABLE, ROWS]).await;
     let mut client = Client::default();
     let all = client.pull(&hosted).await;
     for k in 0..30 {
-        write(&hosted, &format!("UPDATE t SET v = randomblob(3000) WHERE k = {}", k % 3 + 1));
-        hosted.durable().await.unwrap();
+        write(&hosted, &format!("UPDATE t SET v = randomblob(3000) WHERE k = {}", k % 3 + 1)).await;
     }
     hosts.shutdown().await.unwrap();
 
     // Another machine, with nothing on its disk.
     let hosts = stage.hosts("two");
     let hosted = open(&hosts).await;
-    write(&hosted, "DELETE FROM t WHERE k = 200");
-    hosted.durable().await.unwrap();
+    write(&hosted, "DELETE FROM t WHERE k = 200").await;
     let pages = client.pull(&hosted).await;
     assert!((1..40).contains(&pages), "{pages} of {all}");
     assert_eq!(client.digest(), ask(&hosted.connect(true).unwrap(), DIGEST));
@@ -180,11 +144,7 @@ async fn a_client_from_before_the_server_was_started_gets_only_what_changed_sinc
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_revision_can_be_read_to_its_end_while_others_write() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE);
-    write(&hosted, ROWS);
-    hosted.durable().await.unwrap();
+    let (hosts, hosted) = stage.served(&[TABLE, ROWS]).await;
     let expected = ask(&hosted.connect(true).unwrap(), DIGEST);
     let selector = |ids: std::ops::Range<u32>| {
         let mut bytes = Vec::new();
@@ -198,9 +158,8 @@ async fn an_older_revision_can_be_read_to_its_end_while_others_write() {
     client.apply(&header, pages);
     for part in (50..size).step_by(50) {
         // Every page may be another one by now.
-        write(&hosted, "UPDATE t SET v = randomblob(3000) WHERE k % 7 = 0; DELETE FROM t WHERE k = 5");
-        write(&hosted, "INSERT OR REPLACE INTO t VALUES(5, randomblob(40000))");
-        hosted.durable().await.unwrap();
+        write(&hosted, "UPDATE t SET v = randomblob(3000) WHERE k % 7 = 0; DELETE FROM t WHERE k = 5").await;
+        write(&hosted, "INSERT OR REPLACE INTO t VALUES(5, randomblob(40000))").await;
         let request = PullRequest {
             server_revision: revision.clone(),
             server_pages_selector: selector(part..part + 50),
@@ -224,11 +183,7 @@ async fn an_older_revision_can_be_read_to_its_end_while_others_write() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_brings_the_pages_that_it_reads() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE);
-    write(&hosted, ROWS);
-    hosted.durable().await.unwrap();
+    let (hosts, hosted) = stage.served(&[TABLE, ROWS]).await;
     let sql = "SELECT count(*) || '' FROM t WHERE k BETWEEN 100 AND 120";
     let request = PullRequest { server_query_selector: sql.into(), ..PullRequest::default() };
     let (header, pages) = Client::request(&hosted, &request).await.unwrap();
@@ -252,10 +207,7 @@ async fn a_query_brings_the_pages_that_it_reads() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_who_wait_are_woken_by_a_commit_that_is_durable() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE);
-    hosted.durable().await.unwrap();
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
     let mut client = Client::default();
     client.pull(&hosted).await;
     let waiting: Vec<_> = (0..200)
@@ -273,7 +225,7 @@ async fn many_who_wait_are_woken_by_a_commit_that_is_durable() {
             })
         })
         .collect();
-    write(&hosted, "INSERT INTO t VALUES(1, x'00')");
+    write(&hosted, "INSERT INTO t VALUES(1, x'00')").await;
     let revision = hosted.durable().await.unwrap().unwrap();
     for woken in waiting {
         assert_eq!(woken.await.unwrap(), "1 1 1", "{revision}");

@@ -1,44 +1,17 @@
 //! Clients of libSQL's offline sync, played by SQLite files whose WAL frames travel, beside writers through SQL.
-#![allow(clippy::unwrap_used, reason = "a test that cannot set the stage should fail")]
 
 use std::collections::BTreeMap;
-use std::pin::pin;
-use std::sync::Arc;
 
-use aquifer_log::Store;
-use aquifer_server::hosted::{HostOptions, Hosted, Hosts};
+use aquifer_server::hosted::Hosted;
 use aquifer_server::libsql::{Pulled, PushAnswer, SyncError};
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::{Stream, StreamExt};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use crate::stage::{Stage, TABLE, bytes_of, open, write};
+
 const PAGE: usize = 4096;
 const FRAME: usize = 24 + PAGE;
-
-struct Stage {
-    dir: TempDir,
-    store: Store,
-}
-
-impl Stage {
-    fn new() -> Stage {
-        Stage { dir: TempDir::new().unwrap(), store: Store::open(&"memory://".parse().unwrap()).unwrap() }
-    }
-
-    fn hosts(&self, name: &str) -> Hosts {
-        Hosts::new(self.store.clone(), self.dir.path().join(name), HostOptions::default()).unwrap()
-    }
-}
-
-async fn open(hosts: &Hosts) -> Arc<Hosted> {
-    hosts.open(&"app".parse().unwrap()).await.unwrap()
-}
-
-async fn write(hosted: &Hosted, sql: &str) {
-    hosted.connect(false).unwrap().execute_batch(sql).unwrap();
-    hosted.durable().await.unwrap();
-}
 
 fn dump(connection: &Connection) -> String {
     let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
@@ -46,15 +19,6 @@ fn dump(connection: &Connection) -> String {
         .query_row("SELECT coalesce(group_concat(k || '=' || hex(v)), '') FROM t", [], |row| row.get(0))
         .unwrap();
     format!("{check} {rows}")
-}
-
-async fn bytes_of<E: std::fmt::Debug>(parts: impl Stream<Item = Result<Bytes, E>>) -> Vec<u8> {
-    let mut parts = pin!(parts);
-    let mut bytes = Vec::new();
-    while let Some(part) = parts.next().await {
-        bytes.extend(part.unwrap());
-    }
-    bytes
 }
 
 /// What a client has: pages, and its place.
@@ -177,8 +141,6 @@ impl Client {
     }
 }
 
-const TABLE: &str = "CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)";
-
 fn put(k: u32, bytes: u32) -> String {
     format!("INSERT OR REPLACE INTO t VALUES({k}, randomblob({bytes}))")
 }
@@ -190,9 +152,7 @@ fn on_server(hosted: &Hosted) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_pushed_and_what_is_written_comes_to_all() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE).await;
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
     let (mut a, mut b) = (Client::new(&hosted).await, Client::new(&hosted).await);
     for round in 0..6 {
         let sql = [put(round, 100), put(round, 9000), put(100 + round, 30_000)];
@@ -221,9 +181,7 @@ async fn what_is_pushed_and_what_is_written_comes_to_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_others_were_faster_than_is_told_and_nothing_is_written() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE).await;
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
     let mut a = Client::new(&hosted).await;
     let b = a.clone();
     let frames = b.frames_of(&[&put(1, 10)]);
@@ -245,9 +203,7 @@ async fn a_client_that_others_were_faster_than_is_told_and_nothing_is_written() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_whose_answer_was_lost_is_not_a_conflict_and_is_not_done_twice() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE).await;
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
     let mut a = Client::new(&hosted).await;
     let frames = a.frames_of(&[&put(1, 20_000), &put(2, 10), "UPDATE t SET k = 7 WHERE k = 2"]);
     let first = a.send(&hosted, &frames).await.unwrap();
@@ -272,9 +228,7 @@ async fn a_push_whose_answer_was_lost_is_not_a_conflict_and_is_not_done_twice() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_in_parts_is_seen_whole_or_not_at_all() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE).await;
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
     let mut a = Client::new(&hosted).await;
     let frames = a.frames_of(&[&put(1, 100_000)]);
     let before = (on_server(&hosted), hosted.durable().await.unwrap());
@@ -300,9 +254,7 @@ async fn a_transaction_in_parts_is_seen_whole_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_that_cannot_be_and_generations_that_are_not_are_refused() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE).await;
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
     let a = Client::new(&hosted).await;
     let frames = hosted.frames();
     let good = a.frames_of(&[&put(1, 10)]);
@@ -339,9 +291,7 @@ async fn frames_that_cannot_be_and_generations_that_are_not_are_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_goes_on_with_another_server() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE).await;
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
     let (mut a, mut b) = (Client::new(&hosted).await, Client::new(&hosted).await);
     for k in 0..10 {
         let frames = a.frames_of(&[&put(k, 3000), &put(k, 200)]);
@@ -370,9 +320,7 @@ async fn a_client_goes_on_with_another_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_stands_where_no_batch_ends_goes_on() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE).await;
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
     let (mut a, mut b) = (Client::new(&hosted).await, Client::new(&hosted).await);
     let frames = a.frames_of(&[&put(1, 50_000)]);
     assert!(!a.push(&hosted, &frames).await.is_conflict);
@@ -389,9 +337,7 @@ async fn a_client_that_stands_where_no_batch_ends_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_span_ends_and_its_clients_finish_it() {
     let stage = Stage::new();
-    let hosts = stage.hosts("one");
-    let hosted = open(&hosts).await;
-    write(&hosted, TABLE).await;
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
     let (mut a, mut b) = (Client::new(&hosted).await, Client::new(&hosted).await);
     let first = a.span;
     while a.span == first {
