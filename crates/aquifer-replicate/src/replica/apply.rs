@@ -18,8 +18,8 @@ use super::{NextBatch, Replica};
 use crate::capture::{Batch, Capture};
 use crate::{Error, Result};
 
-/// How long other writers are waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long other writers are waited for at a time: nothing is shipped meanwhile. Whoever applies asks again.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Pages to be written together.
 pub struct PageWrite {

@@ -42,6 +42,8 @@ pub use frames::FrameError;
 
 /// A span of more frames is ended: its clients keep all of them in their WALs.
 const LONG: u32 = 10_000;
+/// How long a push waits for the write transactions of others.
+const BUSY: Duration = Duration::from_secs(5);
 /// How often it is said in the store that spans are in use.
 const RENEW: Duration = Duration::from_hours(24);
 
@@ -328,6 +330,33 @@ impl Frames {
             // Of a database that began without this server, all of it is needed.
             return Err(SyncError::Gone(1));
         }
+        let since = Instant::now();
+        loop {
+            let write = self.page_write(span, first, is_whole_database, &pushed);
+            match self.pages.replicator().apply(self.pages.database().name(), write).await {
+                Ok(Applied::At(_)) => return Ok(true),
+                // Others have it, or it was not known here what they have.
+                Ok(Applied::DoesNotFit) => {
+                    let durable = self.up_to_date().await?;
+                    let is_next = |spans: &Spans| {
+                        let current = spans.current();
+                        current.number == span && current.frames() + 1 == first && !is_whole_database
+                    };
+                    if !self.with(durable, is_next)? {
+                        return Ok(false);
+                    }
+                }
+                // Somebody else's transaction is open.
+                Err(error) if error.is_transient() && since.elapsed() < BUSY => {}
+                Err(error) => return Err(error.into()),
+            }
+            if since.elapsed() > BUSY {
+                return Err(SyncError::Unavailable("others write all the time: try again".into()));
+            }
+        }
+    }
+
+    fn page_write(&self, span: u32, first: u32, is_whole_database: bool, pushed: &Pushed) -> PageWrite {
         let (tracker, spans) = (Arc::clone(self.pages.tracker()), Arc::clone(&self.spans));
         let fits = move |before: Revision| {
             let mut spans = spans.lock();
@@ -341,14 +370,12 @@ impl Frames {
                 && spans.current().frames() + 1 == first
                 && (!is_whole_database || tracker.pages_at(before) == Some(1))
         };
-        let write = PageWrite {
+        PageWrite {
             fits: Box::new(fits),
-            pages: pushed.pages.into_iter().map(|(pgno, page)| (pgno, page.to_vec())).collect(),
+            pages: pushed.pages.iter().map(|(pgno, page)| (*pgno, page.to_vec())).collect(),
             size: Some(pushed.size),
             frames: pushed.frames,
-        };
-        let applied = self.pages.replicator().apply(self.pages.database().name(), write).await?;
-        Ok(matches!(applied, Applied::At(_)))
+        }
     }
 
     /// Has all batches up to the latest durable revision counted; returns that.

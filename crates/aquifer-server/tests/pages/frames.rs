@@ -287,6 +287,28 @@ async fn frames_that_cannot_be_and_generations_that_are_not_are_refused() {
     hosts.shutdown().await.unwrap();
 }
 
+/// A transaction of somebody else that is open is waited for, and others are answered meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_waits_for_an_open_transaction() {
+    let stage = Stage::new();
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
+    let mut a = Client::new(&hosted).await;
+    let frames = a.frames_of(&[&put(1, 10)]);
+    let other = hosted.connect(false).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut pushed = Box::pin(a.push(&hosted, &frames));
+    tokio::select! {
+        biased;
+        early = &mut pushed => panic!("it did not wait: {early:?}"),
+        // Several times.
+        durable = async { for _ in 0..20 { hosted.durable().await.unwrap(); } } => durable,
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    assert!(!pushed.await.is_conflict);
+    assert_eq!(a.dump(), on_server(&hosted));
+    hosts.shutdown().await.unwrap();
+}
+
 /// Numbers follow from the log: another server, on an empty disk, gives the same ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_goes_on_with_another_server() {
