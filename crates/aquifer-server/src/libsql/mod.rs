@@ -1,10 +1,10 @@
 //! libSQL's offline sync: a view of the log as numbered frames.
 //!
-//! - [`frames`]: frames as they travel;
-//! - [`index`]: how many frames each batch has;
-//! - [`answer`]: the frames that a reader gets;
-//! - [`spans`]: the stretches of the log that frames are numbered in, which the protocol calls generations;
-//! - [`staged`]: transactions that come in parts;
+//! - `frames`: frames as they travel;
+//! - `index`: how many frames each batch has;
+//! - `answer`: the frames that a reader gets;
+//! - `spans`: the stretches of the log that frames are numbered in, which the protocol calls generations;
+//! - `staged`: transactions that come in parts;
 //! - this file: the requests.
 //!
 //! # Invariants
