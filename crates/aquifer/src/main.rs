@@ -60,8 +60,11 @@ fn run(invocation: Invocation) -> Result<Exit, CliError> {
     let settings =
         Settings::merge(global.config.as_deref(), invocation.store.clone(), invocation.replicate_flags())?;
     let session = Session { output, settings };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Start)?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Command::Serve(serve) = &invocation.cli.command {
+        runtime.max_blocking_threads(serve.threads());
+    }
+    let runtime = runtime.enable_all().build().map_err(CliError::Start)?;
     let result = match invocation.cli.command {
         // Ends in order when interrupted: what is committed is shipped.
         Command::Replicate(replicate) => runtime.block_on(replicate.run(&session)),

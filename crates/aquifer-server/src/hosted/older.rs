@@ -57,8 +57,8 @@ impl Older {
         Older { directory, kept: Arc::default() }
     }
 
-    /// A revision; `None` if the store does not have it, or not any more. Blocks.
-    pub(super) fn revision(
+    /// A revision; `None` if the store does not have it, or not any more. Cancel-safe.
+    pub(super) async fn revision(
         &self,
         database: &DatabaseStore,
         revision: Revision,
@@ -68,7 +68,7 @@ impl Older {
             return Ok(Some(Arc::clone(&kept.older)));
         }
         let target = Target::Txid(revision.txid);
-        let plan = match Handle::current().block_on(Plan::make(database, Some(revision.generation), target)) {
+        let plan = match Plan::make(database, Some(revision.generation), target).await {
             Ok(plan) => plan,
             Err(e @ (PlanError::Log(_) | PlanError::Discontinuous { .. } | PlanError::NotABase { .. })) => {
                 return Err(e.into());

@@ -11,9 +11,9 @@ use std::time::Duration;
 use aquifer_format::{PageSize, Pgno, Revision, Txid};
 use aquifer_log::{DatabaseStore, Plan, Target};
 use aquifer_replicate::{Replicator, RevisionView, Tracker};
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::task::spawn_blocking;
 
 use super::older::{Older, OlderRevision};
 use crate::sql::{Access, Limits, Session, Sql};
@@ -23,6 +23,9 @@ use crate::turso::source::{PageHost, PageSource, SourceError};
 const CHANGED: usize = 1024;
 /// Bytes of segments fetched at a time.
 const PIECE: u64 = 4 << 20;
+/// Who reads from the log what changed, of all databases. Each has a thread that waits for others, which the store's
+/// requests run on: were all threads taken by such, none would go on.
+static LEARNERS: Semaphore = Semaphore::const_new(8);
 /// How long each statement of a query may run whose pages a client wants.
 const SELECTING: Duration = Duration::from_secs(5);
 
@@ -32,7 +35,8 @@ pub struct Pages {
     database: DatabaseStore,
     replicator: Arc<Replicator>,
     tracker: Arc<Tracker>,
-    /// Shared by all who read the same revision at the same time, and let go with the last of them.
+    /// Shared by all who read the same revision at the same time, and let go with the last of them. Locked by who makes
+    /// it, so that of thousands who were told of a commit at the same time one does.
     view: Mutex<Weak<RevisionView>>,
     older: Arc<Older>,
     /// Held by who reads from the log what changed before the database was opened here.
@@ -66,15 +70,15 @@ impl Pages {
         *self.tracker.durable().borrow()
     }
 
-    /// A view of the latest durable revision, or of a later one.
-    fn latest(&self) -> Result<Arc<RevisionView>, SourceError> {
-        let shared = self.view.lock().upgrade();
+    /// A view of the latest durable revision, or of a later one. Cancel-safe.
+    async fn latest(&self) -> Result<Arc<RevisionView>, SourceError> {
+        let mut shared = self.view.lock().await;
         let is_latest = |view: &Arc<RevisionView>| Some(view.revision()) == self.durable() && view.is_open();
-        if let Some(view) = shared.filter(is_latest) {
+        if let Some(view) = shared.upgrade().filter(is_latest) {
             return Ok(view);
         }
-        let view = Handle::current().block_on(self.replicator.view(self.database.name()))?;
-        *self.view.lock() = Arc::downgrade(&view);
+        let view = self.replicator.view(self.database.name()).await?;
+        *shared = Arc::downgrade(&view);
         Ok(view)
     }
 
@@ -84,28 +88,20 @@ impl Pages {
     }
 
     /// Makes known what changed after a revision of the generation that is served. Where the log does not tell, or would
-    /// take longer to tell than to send all pages, it stays unknown, and all pages count as changed.
-    fn learn(&self, since: Revision, view: &RevisionView) {
-        let _one_at_a_time = self.learning.lock();
-        let Some(known) = self.tracker.known_since(since.generation).filter(|known| *known > since.txid)
-        else {
+    /// take longer to tell than to send all pages, it stays unknown, and all pages count as changed. Cancel-safe.
+    async fn learn(&self, since: Revision, view: &RevisionView) {
+        let unknown = || self.tracker.known_since(since.generation).filter(|known| *known > since.txid);
+        if unknown().is_none() {
             return;
-        };
+        }
+        let _one_at_a_time = self.learning.lock().await;
+        let Some(known) = unknown() else { return };
+        // It is never closed.
+        let _turn = LEARNERS.acquire().await;
         let size = u64::from(view.pages()) * u64::from(view.page_size().get());
-        let read = Handle::current().block_on(async {
-            let Some(plan) = Plan::since(&self.database, since, Target::Txid(known)).await? else {
-                return Ok(Some(Vec::new()));
-            };
-            if plan.stored_bytes() > size / 2 {
-                return Ok(None);
-            }
-            let mut changed = Vec::new();
-            for step in &plan.steps {
-                let last = step.handle.info().meta().range.last;
-                step.handle.for_each_page(PIECE, |pgno, _| changed.push((pgno, last))).await?;
-            }
-            Ok::<_, aquifer_log::PlanError>(Some(changed))
-        });
+        let (database, runtime) = (self.database.clone(), Handle::current());
+        let read = spawn_blocking(move || runtime.block_on(changed(&database, since, known, size / 2))).await;
+        let read = read.map_err(SourceError::from).flatten();
         match read {
             Ok(Some(changed)) => self.tracker.learn(since.generation, since.txid, changed),
             Ok(None) => {}
@@ -116,10 +112,32 @@ impl Pages {
     }
 }
 
+/// What the log says changed after a revision, up to a txid, and when last. `None` if reading it takes more bytes than
+/// these.
+async fn changed(
+    database: &DatabaseStore,
+    since: Revision,
+    until: Txid,
+    most: u64,
+) -> Result<Option<Vec<(Pgno, Txid)>>, SourceError> {
+    let Some(plan) = Plan::since(database, since, Target::Txid(until)).await? else {
+        return Ok(Some(Vec::new()));
+    };
+    if plan.stored_bytes() > most {
+        return Ok(None);
+    }
+    let mut changed = Vec::new();
+    for step in &plan.steps {
+        let last = step.handle.info().meta().range.last;
+        step.handle.for_each_page(PIECE, |pgno, _| changed.push((pgno, last))).await?;
+    }
+    Ok(Some(changed))
+}
+
 impl PageHost for Pages {
     type Source = PinnedPages;
 
-    fn pin(
+    async fn pin(
         &self,
         at: Option<Revision>,
         client: Option<Revision>,
@@ -131,17 +149,17 @@ impl PageHost for Pages {
         {
             return Ok(Some(self.pinned(durable, Of::Nothing { pages })));
         }
-        let view = self.latest()?;
+        let view = self.latest().await?;
         let revision = at.unwrap_or(view.revision());
         if let Some(since) = client.filter(|client| client.generation == view.revision().generation) {
-            self.learn(since, &view);
+            self.learn(since, &view).await;
         }
         let of = if revision == view.revision() {
             Of::Latest(view)
         } else {
-            let Some(older) = self.older.revision(&self.database, revision)? else { return Ok(None) };
+            let Some(older) = self.older.revision(&self.database, revision).await? else { return Ok(None) };
             if revision.generation == view.revision().generation {
-                self.learn(revision, &view);
+                self.learn(revision, &view).await;
             }
             Of::Older { older, view: Some(view) }
         };
@@ -230,7 +248,8 @@ impl PageSource for PinnedPages {
             Of::Latest(view) if view.read(pgno, page)? => Ok(()),
             Of::Latest(_) => {
                 // Whoever reads for so long that the view was given up goes on with a file of its own.
-                let older = self.older.revision(&self.database, self.revision)?;
+                let older = self.older.revision(&self.database, self.revision);
+                let older = Handle::current().block_on(older)?;
                 let older = older.ok_or("the revision is not kept any more")?;
                 older.read(pgno, page)?;
                 self.of = Of::Older { older, view: None };

@@ -423,8 +423,7 @@ impl Frames {
     }
 
     async fn pin(&self, at: Option<Revision>) -> Result<PinnedPages, SyncError> {
-        let pages = Arc::clone(&self.pages);
-        let pinned = spawn_blocking(move || pages.pin(at, None)).await.map_err(SourceError::from).flatten();
+        let pinned = self.pages.pin(at, None).await;
         let gone = || SyncError::Unavailable("the revision is not kept any more".into());
         let source = pinned.map_err(SyncError::Unavailable)?.ok_or_else(gone)?;
         if source.page_size() == PageSize::DEFAULT {

@@ -152,18 +152,18 @@ impl Pull {
     /// # Errors
     /// See [`PullError`].
     pub async fn answer<H: PageHost>(self, host: Arc<H>) -> Result<Answer<H::Source>, PullError> {
-        spawn_blocking(move || self.begin(&*host)).await.map_err(|error| PullError::Source(error.into()))?
-    }
-
-    /// The header and the first pages. Blocks.
-    fn begin<H: PageHost>(self, host: &H) -> Result<Answer<H::Source>, PullError> {
-        let Some(mut source) = host.pin(self.wanted, self.client.revision()).map_err(PullError::Source)?
-        else {
+        let pinned = host.pin(self.wanted, self.client.revision()).await.map_err(PullError::Source)?;
+        let Some(source) = pinned else {
             return Err(match self.wanted {
                 Some(revision) => PullError::Gone(WireRevision(revision)),
                 None => PullError::Source("the database has no revision".into()),
             });
         };
+        spawn_blocking(move || self.begin(source)).await.map_err(|error| PullError::Source(error.into()))?
+    }
+
+    /// The header and the first pages. Blocks.
+    fn begin<S: PageSource>(self, mut source: S) -> Result<Answer<S>, PullError> {
         if source.page_size() != PageSize::DEFAULT {
             return Err(PullError::PageSize(source.page_size()));
         }

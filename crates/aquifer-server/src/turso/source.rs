@@ -17,12 +17,13 @@ pub trait PageHost: Send + Sync + 'static {
     /// Holds on to a revision, the latest durable one if none is named. `None` if that revision is not of this
     /// database or is not kept any more. If it is what the client has, none of its pages are read.
     ///
-    /// May block: it is called on a thread for that.
+    /// Does not block, so that thousands of clients who were told of a commit may wait for one view of it without a
+    /// thread each. Cancel-safe.
     fn pin(
         &self,
         at: Option<Revision>,
         client: Option<Revision>,
-    ) -> Result<Option<Self::Source>, SourceError>;
+    ) -> impl Future<Output = Result<Option<Self::Source>, SourceError>> + Send;
 
     /// The latest durable revision, and news of it. What it says is never ahead of what [`PageHost::pin`] finds. `None`
     /// while it is not known.

@@ -122,7 +122,7 @@ impl Memory {
 impl PageHost for Memory {
     type Source = Pinned;
 
-    fn pin(&self, at: Option<Revision>, _: Option<Revision>) -> Result<Option<Pinned>, SourceError> {
+    async fn pin(&self, at: Option<Revision>, _: Option<Revision>) -> Result<Option<Pinned>, SourceError> {
         let history = self.history.lock().clone();
         let at = at.unwrap_or_else(|| self.latest());
         let known = at.generation == history.generation && (at.txid.get() as usize) < history.images.len();

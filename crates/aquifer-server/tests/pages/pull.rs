@@ -4,7 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_server::hosted::Hosted;
+use aquifer_log::{Store, StoreUrl};
+use aquifer_server::hosted::{HostOptions, Hosted, Hosts};
 use aquifer_server::turso::messages::{ApplyMode, PageData, PullHeader, PullRequest};
 use aquifer_server::turso::pull::{Pull, PullError};
 use bytes::{Buf, Bytes};
@@ -231,4 +232,36 @@ async fn many_who_wait_are_woken_by_a_commit_that_is_durable() {
         assert_eq!(woken.await.unwrap(), "1 1 1", "{revision}");
     }
     hosts.shutdown().await.unwrap();
+}
+
+#[test]
+fn more_clients_than_threads_pull_the_same_commit_at_once() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(3)
+        .enable_all()
+        .build()
+        .unwrap();
+    let dir = TempDir::new().unwrap();
+    // Its requests run on the same threads as whatever blocks.
+    let store = Store::open(&StoreUrl::directory(dir.path().join("store"))).unwrap();
+    let pulled = runtime.block_on(async {
+        let hosts = Hosts::new(store, dir.path().join("one"), HostOptions::default()).unwrap();
+        let hosted = open(&hosts).await;
+        write(&hosted, TABLE).await;
+        let mut client = Client::default();
+        client.pull(&hosted).await;
+        write(&hosted, "INSERT INTO t VALUES(1, x'01')").await;
+        let pulls = (0..64).map(|_| {
+            let (hosted, mut client) = (Arc::clone(&hosted), client.clone());
+            tokio::spawn(async move { client.pull(&hosted).await })
+        });
+        let pulls = futures::future::join_all(pulls.collect::<Vec<_>>());
+        let pulled = tokio::time::timeout(Duration::from_mins(1), pulls).await.ok()?;
+        pulled.into_iter().collect::<Result<Vec<_>, _>>().ok()
+    });
+    // Threads that wait for each other would keep the test from ending.
+    runtime.shutdown_background();
+    let pulled = pulled.expect("all are answered");
+    assert!(pulled.iter().all(|pages| *pages >= 1), "{pulled:?}");
 }

@@ -102,7 +102,19 @@ enum DurableWhere {
     Local,
 }
 
+/// Threads for what the server does to its store, besides those that requests run on.
+const STORE_THREADS: usize = 512;
+/// More than a process has on most machines.
+const MOST_THREADS: usize = 1 << 15;
+
 impl Serve {
+    /// Threads for what blocks, at most. Each request in work may hold one while it waits for what others do on theirs:
+    /// if there were no more threads than such requests, all could wait for ever.
+    pub(crate) fn threads(&self) -> usize {
+        let requests = self.limits.options(&self.observe).limits.requests;
+        requests.saturating_add(STORE_THREADS).min(MOST_THREADS)
+    }
+
     pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
         aquifer_sqlite::check_build().map_err(CliError::Build)?;
         let mut signals = Signals::listen()?;
