@@ -5,7 +5,9 @@ mod objects;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -74,6 +76,8 @@ type Faults = Box<dyn FnMut(&HttpRequest) -> Option<HttpFault> + Send>;
 struct Shared {
     objects: Objects,
     faults: Mutex<Option<Faults>>,
+    /// In nanoseconds.
+    latency: AtomicU64,
     log: Mutex<Vec<HttpRequest>>,
 }
 
@@ -124,7 +128,12 @@ impl S3Server {
         let mut service = S3ServiceBuilder::new(objects.clone());
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = service.build();
-        let shared = Arc::new(Shared { objects, faults: Mutex::default(), log: Mutex::default() });
+        let shared = Arc::new(Shared {
+            objects,
+            faults: Mutex::default(),
+            latency: AtomicU64::new(0),
+            log: Mutex::default(),
+        });
         let (acceptor, certificate) = tls.unzip();
         let accepting = tokio::spawn(accept(listener, acceptor, service, Arc::clone(&shared))).abort_handle();
         S3Server { address, certificate, shared, accepting }
@@ -164,6 +173,11 @@ impl S3Server {
     /// Answers everything properly again.
     pub fn clear_faults(&self) {
         *lock(&self.shared.faults) = None;
+    }
+
+    /// Lets every request from now on wait for so long before it is done, as the way to a far store would.
+    pub fn set_latency(&self, latency: Duration) {
+        self.shared.latency.store(latency.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// Every request since the start, or since the log was taken last.
@@ -269,6 +283,10 @@ async fn answer(
         let mut log = lock(&shared.log);
         seen.number = log.len();
         log.push(seen.clone());
+    }
+    let latency = Duration::from_nanos(shared.latency.load(Ordering::Relaxed));
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
     }
     let fault = lock(&shared.faults).as_mut().and_then(|faults| faults(&seen));
     match fault {

@@ -10,6 +10,7 @@ mod idle;
 mod lag;
 mod process;
 mod restore;
+mod serve;
 mod table;
 
 use std::error::Error;
@@ -43,13 +44,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(dir) => tempfile::TempDir::new_in(dir)?,
         None => tempfile::TempDir::new()?,
     };
-    let benches: [(&str, Bench); 6] = [
+    let benches: [(&str, Bench); 11] = [
         ("commits", commits::run),
         ("lag", lag::run),
         ("capture", capture::run),
         ("bytes", bytes::run),
         ("restore", restore::run),
         ("idle", idle::run),
+        ("serve-durable", serve::durable),
+        ("serve-poll", serve::poll),
+        ("serve-pull", serve::pull),
+        ("serve-push", serve::push),
+        ("serve-fleet", serve::fleet),
     ];
     let mut table = Table::default();
     for (name, bench) in benches {

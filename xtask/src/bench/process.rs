@@ -27,8 +27,18 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn start(program: impl AsRef<OsStr>, arguments: &[&OsStr]) -> Result<Running> {
+        Running::start_in(program, arguments, &[])
+    }
+
+    /// The same, with these variables added to the environment.
+    pub(super) fn start_in(
+        program: impl AsRef<OsStr>,
+        arguments: &[&OsStr],
+        environment: &[(String, String)],
+    ) -> Result<Running> {
         let child = Command::new(program)
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
