@@ -14,8 +14,8 @@ use aquifer_format::{Pgno, Revision, Txid};
 use aquifer_sqlite::PageTransaction;
 use tokio::sync::oneshot;
 
-use super::{NextBatch, Replica};
-use crate::capture::{Batch, Capture};
+use super::{NextBatch, Replica, capture_all};
+use crate::capture::Capture;
 use crate::{Error, Result};
 
 /// How long other writers are waited for at a time: nothing is shipped meanwhile. Whoever applies asks again.
@@ -96,12 +96,17 @@ impl Replica {
     async fn try_apply(&mut self, write: PageWrite) -> Result<Option<Txid>> {
         let path = self.path.clone();
         let (begun, batches) = self
-            .with_capture(move |capture, next| {
-                let begun = PageTransaction::begin(&path, PATIENCE)?;
-                Ok((begun, all_batches(capture, next)?))
+            .with_capture(move |capture, mut next| {
+                let mut batches = Vec::new();
+                let begun = PageTransaction::begin(&path, PATIENCE).map_err(Error::from);
+                let begun =
+                    begun.and_then(|begun| capture_all(capture, &mut next, &mut batches).map(|()| begun));
+                Ok((begun, batches))
             })
             .await?;
+        // Whatever became of the rest: what was captured is to be shipped.
         self.take_batches(batches)?;
+        let begun = begun?;
         let before = Revision { generation: self.head.generation, txid: self.head.txid };
         let frames = write.frames;
         let applied = self
@@ -138,20 +143,6 @@ impl Replica {
         self.capture = Some(capture);
         done
     }
-}
-
-/// Everything that is committed.
-fn all_batches(capture: &mut Capture, mut next: NextBatch) -> Result<Vec<Batch>> {
-    let mut batches = Vec::new();
-    // Comparing sees the database as it was when it was opened.
-    let looks = if capture.is_comparing() { 2 } else { 1 };
-    for _ in 0..looks {
-        if let Some(batch) = capture.next_batch(&next)? {
-            next = NextBatch { txid: next.txid.next(), not_before: batch.meta().last_commit, ..next };
-            batches.push(batch);
-        }
-    }
-    Ok(batches)
 }
 
 /// Writes the pages and commits them, if they fit.

@@ -629,18 +629,24 @@ struct Step {
     wal_bytes: Result<u64>,
 }
 
+/// Captures everything that is committed. What was captured before an error is in `batches`, and stays captured.
+fn capture_all(capture: &mut Capture, next: &mut NextBatch, batches: &mut Vec<Batch>) -> Result<()> {
+    // Comparing sees the database as it was when it was opened, which may be a while ago.
+    let looks = if capture.is_comparing() { 2 } else { 1 };
+    for _ in 0..looks {
+        if let Some(batch) = capture.next_batch(next)? {
+            next.txid = next.txid.next();
+            next.not_before = batch.meta().last_commit;
+            batches.push(batch);
+        }
+    }
+    Ok(())
+}
+
 fn capture_step(capture: &mut Capture, mut next: NextBatch) -> Step {
     let mut batches = Vec::new();
     let wal_bytes = (|| {
-        // Comparing sees the database as it was when it was opened, which may be a while ago.
-        let looks = if capture.is_comparing() { 2 } else { 1 };
-        for _ in 0..looks {
-            if let Some(batch) = capture.next_batch(&next)? {
-                next.txid = next.txid.next();
-                next.not_before = batch.meta().last_commit;
-                batches.push(batch);
-            }
-        }
+        capture_all(capture, &mut next, &mut batches)?;
         match capture.tend_wal(&next) {
             Ok((report, batch)) => {
                 batches.extend(batch);
