@@ -53,11 +53,7 @@ impl Cluster {
                     // An attempt to open it that came to nothing.
                     return Ok(Claim { term, owner: owner.clone() });
                 }
-                if !self.shared.is_past(server)
-                    && let Standing::Live(record) =
-                        self.shared.peers.judge(&self.shared.store, server).await?
-                {
-                    let other = Elsewhere { server, host: record.host, url: record.url };
+                if let Some(other) = self.living(server).await? {
                     return Err(HostError::Elsewhere(database.name().clone(), other));
                 }
             }
@@ -66,6 +62,27 @@ impl Cluster {
                 return Ok(claim);
             }
         }
+    }
+
+    /// Which other server has a database. Claims nothing. One LIST and up to two GETs.
+    pub(crate) async fn elsewhere(&self, database: &DatabaseStore) -> Result<Option<Elsewhere>, HostError> {
+        match self.patient(database).owner().await? {
+            Some(owner) if !owner.record.released && !self.is_own(owner.record.server) => {
+                self.living(owner.record.server).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A server that is not this one, if it may answer for what it claimed.
+    async fn living(&self, server: Uuid) -> Result<Option<Elsewhere>, HostError> {
+        if self.shared.is_past(server) {
+            return Ok(None);
+        }
+        Ok(match self.shared.peers.judge(&self.shared.store, server).await? {
+            Standing::Live(record) => Some(Elsewhere { server, host: record.host, url: record.url }),
+            Standing::Over => None,
+        })
     }
 
     /// Claims a database once more whose claim does not hold any more. `None`: another server was faster.

@@ -114,6 +114,10 @@ impl Cluster {
         &self.shared.options
     }
 
+    fn is_own(&self, term: Uuid) -> bool {
+        self.shared.current.lock().as_ref().is_some_and(|current| current.id() == term)
+    }
+
     /// Whether another server is over, as far as can be told by now. Asks the store, unless it was asked just before.
     pub async fn is_over(&self, server: Uuid) -> bool {
         let shared = &self.shared;

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use cursor::cursor;
 pub use host::{Database, Unavailable};
 pub use pipeline::pipeline;
-pub use socket::{Door, Entered, SocketSettings, TurnedAway, is_spoken, socket};
+pub use socket::{Door, Entered, SocketSettings, TurnedAway, UNAVAILABLE, is_spoken, socket};
 
 use crate::sql::{Access, Interrupter, Limits, Observer, OnPushConflict, Session};
 use error::Failure;
@@ -86,6 +86,11 @@ impl<D: Database> Hrana<D> {
         let streams =
             Streams::new(settings.streams, settings.stream_idle, settings.stream_wait, settings.transaction);
         Arc::new(Self { database, streams, settings, rejected: AtomicU64::new(0), running: Arc::default() })
+    }
+
+    /// The database that it serves.
+    pub fn database(&self) -> &D {
+        &self.database
     }
 
     /// Ends all streams that wait for their next request, and rolls their transactions back: for a database that is

@@ -11,7 +11,7 @@ use aquifer_log::LogError;
 
 use crate::auth::Denied;
 use crate::hosted::HostError;
-use crate::hrana::TurnedAway;
+use crate::hrana::{TurnedAway, UNAVAILABLE};
 
 use super::limits::Limit;
 
@@ -77,7 +77,7 @@ impl Refusal {
             StatusCode::FORBIDDEN => "FORBIDDEN",
             StatusCode::NOT_FOUND => "NOT_FOUND",
             StatusCode::TOO_MANY_REQUESTS => "TOO_MANY_REQUESTS",
-            _ => "UNAVAILABLE",
+            _ => UNAVAILABLE,
         };
         TurnedAway { code, message: self.reason }
     }

@@ -48,11 +48,21 @@ pub(super) struct Forwarder {
     known: Mutex<HashMap<DatabaseName, Elsewhere>>,
 }
 
+/// How it is found out who has a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Find {
+    /// By opening it: whoever has it then is this server, unless another one has it.
+    Open,
+    /// By looking only: nothing is opened for somebody who may have no right to it, or wants to have it closed.
+    Look,
+}
+
 /// What became of a request.
 pub(super) enum Forwarded {
     /// This server has the database.
     Here(Body),
-    /// Another one has it, and answered.
+    /// Another one has it, and answered. If it goes on as a WebSocket, that server and the connection to it are among
+    /// the extensions.
     Answered(Response<Body>),
 }
 
@@ -71,14 +81,17 @@ impl Service {
         name: &DatabaseName,
         head: &Parts,
         body: Body,
+        find: Find,
     ) -> Result<Forwarded, Refusal> {
         if head.headers.contains_key(FORWARDED) {
+            // A server that idled claims it anew before it begins with anything that takes long: whoever waits for the
+            // answer takes it for dead otherwise.
             return match self.hosts.find(name).await {
-                Some(_) => Ok(Forwarded::Here(body)),
-                None => Ok(Forwarded::Answered(not_here(name))),
+                Some(hosted) if hosted.is_newest().await.is_ok() => Ok(Forwarded::Here(body)),
+                _ => Ok(Forwarded::Answered(not_here(name))),
             };
         }
-        let Some(mut other) = self.elsewhere(name).await? else { return Ok(Forwarded::Here(body)) };
+        let Some(mut other) = self.elsewhere(name, find).await? else { return Ok(Forwarded::Here(body)) };
         if self.options.redirect {
             return redirect(name, &other, head).map(Forwarded::Answered);
         }
@@ -87,12 +100,12 @@ impl Service {
             match self.ask(name, other, head, body.clone()).await {
                 Ok(answer) => return Ok(Forwarded::Answered(answer)),
                 Err(Failed::Unknown(refusal)) => {
-                    self.forwarder.known.lock().remove(name);
+                    self.forget(name);
                     return Err(refusal);
                 }
                 Err(Failed::Unasked(before, error)) => {
-                    self.forwarder.known.lock().remove(name);
-                    let Some(next) = self.elsewhere(name).await? else {
+                    self.forget(name);
+                    let Some(next) = self.elsewhere(name, find).await? else {
                         return Ok(Forwarded::Here(Body::from(body)));
                     };
                     if let Some(error) = error.filter(|_| next == before) {
@@ -106,32 +119,57 @@ impl Service {
         Err(Refusal::later(format!("'{name}' goes from server to server: try again")))
     }
 
-    /// Who has a database, if it is not this server: which opens it, if nobody has it.
-    async fn elsewhere(&self, name: &DatabaseName) -> Result<Option<Elsewhere>, Refusal> {
+    /// Who has a database, if it is not this server.
+    async fn elsewhere(&self, name: &DatabaseName, find: Find) -> Result<Option<Elsewhere>, Refusal> {
         // Clients that are redirected do not tell what came of it.
         if !self.options.redirect
             && let Some(other) = self.forwarder.known.lock().get(name)
         {
             return Ok(Some(other.clone()));
         }
-        match self.open(name).await {
-            Ok(_) => Ok(None),
-            Err(HostError::Elsewhere(_, other)) => {
-                let mut known = self.forwarder.known.lock();
-                if known.len() >= KNOWN {
-                    known.clear();
-                }
-                known.insert(name.clone(), other.clone());
-                Ok(Some(other))
+        let found = match find {
+            Find::Look if self.hosts.find(name).await.is_some() => None,
+            Find::Look => self.hosts.cluster().elsewhere(&self.hosts.log(name)).await?,
+            Find::Open => match self.open(name).await {
+                Ok(_) => None,
+                Err(HostError::Elsewhere(_, other)) => Some(other),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if let Some(other) = &found {
+            let mut known = self.forwarder.known.lock();
+            if known.len() >= KNOWN {
+                known.clear();
             }
-            Err(error) => Err(error.into()),
+            known.insert(name.clone(), other.clone());
+        }
+        Ok(found)
+    }
+
+    /// Who has a database is to be found out anew.
+    pub(super) fn forget(&self, name: &DatabaseName) {
+        self.forwarder.known.lock().remove(name);
+    }
+
+    /// Whether the server that was asked of a database has it no more, as far as can be told by now. It may have begun a
+    /// new term meanwhile.
+    pub(super) async fn is_gone(&self, name: &DatabaseName, other: &mut Elsewhere) -> bool {
+        if !self.hosts.cluster().is_over(other.server).await {
+            return false;
+        }
+        match self.hosts.cluster().elsewhere(&self.hosts.log(name)).await {
+            Ok(Some(now)) if now.url == other.url => {
+                *other = now;
+                false
+            }
+            _ => true,
         }
     }
 
     async fn ask(
         &self,
         name: &DatabaseName,
-        other: Elsewhere,
+        mut other: Elsewhere,
         head: &Parts,
         body: Bytes,
     ) -> Result<Response<Body>, Failed> {
@@ -142,6 +180,7 @@ impl Service {
             Err(reason) => return known(Refusal::later(format!("requests cannot be passed on: {reason}"))),
         };
         let mut headers = passed_on(&head.headers);
+        pass_upgrade(&head.headers, &mut headers);
         headers.insert(FORWARDED, HeaderValue::from_static("1"));
         let request = client.request(head.method.clone(), format!("{url}{}", path_of(head)));
         let mut sent = std::pin::pin!(request.headers(headers).body(body).send());
@@ -150,7 +189,7 @@ impl Service {
             tokio::select! {
                 answer = &mut sent => break answer,
                 // A server that stands still accepts connections, and never answers.
-                () = tokio::time::sleep(look) => if self.hosts.cluster().is_over(other.server).await {
+                () = tokio::time::sleep(look) => if self.is_gone(name, &mut other).await {
                     return known(unknown(name, "gives no sign of life"));
                 },
             }
@@ -164,7 +203,12 @@ impl Service {
             }
             Ok(answer) => {
                 let (mut head, body) = Response::<reqwest::Body>::from(answer).into_parts();
-                head.headers = passed_on(&head.headers);
+                let mut headers = passed_on(&head.headers);
+                if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    pass_upgrade(&head.headers, &mut headers);
+                    head.extensions.insert(other);
+                }
+                head.headers = headers;
                 Ok(Response::from_parts(head, Body::new(body)))
             }
             Err(error) if error.is_connect() => Err(Failed::Unasked(other, Some(error))),
@@ -183,6 +227,8 @@ fn client() -> Result<reqwest::Client, String> {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT)
+        // As servers speak it; a connection that goes on as a WebSocket has to.
+        .http1_only()
         .build();
     client.map_err(|e| e.to_string())
 }
@@ -202,6 +248,21 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
         headers.remove(name);
     }
     headers
+}
+
+/// What asks for a WebSocket, or agrees to it, is of the next connection, too.
+fn pass_upgrade(from: &HeaderMap, to: &mut HeaderMap) {
+    if wants_socket(from) {
+        to.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        to.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Whether these headers ask for a WebSocket, or agree to it.
+pub(super) fn wants_socket(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 fn path_of(head: &Parts) -> &str {

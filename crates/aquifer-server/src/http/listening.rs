@@ -83,12 +83,8 @@ impl Listening {
                     continue;
                 }
             };
-            let connection = Connection { router: router.clone(), peer, limits: limits.clone() };
-            let (tls, ending) = (tls.clone(), end.subscribe());
-            tokio::spawn(async move {
-                connection.run(socket, tls, ending).await;
-                drop(place);
-            });
+            let connection = Connection { router: router.clone(), peer, limits: limits.clone(), place };
+            tokio::spawn(connection.run(socket, tls.clone(), end.subscribe()));
         }
         drop(listener);
         let _ = end.send(());
@@ -117,6 +113,7 @@ struct Connection {
     router: Router,
     peer: SocketAddr,
     limits: ConnectionLimits,
+    place: OwnedSemaphorePermit,
 }
 
 impl Connection {
@@ -137,7 +134,7 @@ impl Connection {
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         mut ending: watch::Receiver<()>,
     ) {
-        let Connection { router, peer, limits } = self;
+        let Connection { router, peer, limits, place } = self;
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
             let mut router = router.clone();
@@ -146,7 +143,7 @@ impl Connection {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head)
-            .serve_connection(TokioIo::new(Stalling::new(io, limits.stalled)), service)
+            .serve_connection(TokioIo::new(Stalling::new(io, limits.stalled, Some(place))), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {

@@ -1,6 +1,7 @@
 //! What `/metrics` tells of a server. Made when it is asked for; only requests are counted as they happen.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -26,6 +27,34 @@ pub(super) struct Metrics {
     /// Requests that a limit refused, by [`Limit`].
     refused: [AtomicU64; Limit::ALL.len()],
     pushed_rejected: AtomicU64,
+    /// Web sockets: of databases that are open here, and those that are passed on.
+    sockets: [AtomicI64; 2],
+}
+
+/// Counts a WebSocket as open until it is dropped.
+pub(super) struct OpenSocket(Arc<Service>, usize);
+
+impl OpenSocket {
+    /// Of a database of this server.
+    pub(super) fn here(service: &Arc<Service>) -> OpenSocket {
+        OpenSocket::new(service, 0)
+    }
+
+    /// Of one that another server has.
+    pub(super) fn forwarded(service: &Arc<Service>) -> OpenSocket {
+        OpenSocket::new(service, 1)
+    }
+
+    fn new(service: &Arc<Service>, kind: usize) -> OpenSocket {
+        service.metrics.sockets[kind].fetch_add(1, Ordering::Relaxed);
+        OpenSocket(Arc::clone(service), kind)
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.0.metrics.sockets[self.1].fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Requests of one route. The names of routes are few, and so are statuses.
@@ -94,6 +123,11 @@ impl Metrics {
         );
         let sent = self.sent_bytes.load(Ordering::Relaxed);
         page.single("aquifer_http_sent_bytes_total", "counter", "Bytes of answers' bodies.", sent);
+        let name = "aquifer_sockets";
+        page.family(name, "gauge", "WebSockets that are open, of databases of this server and of others.");
+        for (of, count) in ["this", "others"].iter().zip(&self.sockets) {
+            page.sample(name, &[("server", of)], count.load(Ordering::Relaxed));
+        }
         let name = "aquifer_http_refused_total";
         page.family(name, "counter", "Requests that a limit refused, by limit.");
         for limit in Limit::ALL {

@@ -16,6 +16,7 @@ mod metrics;
 mod observe;
 mod peer;
 mod pull;
+mod relay;
 mod request_id;
 mod socket;
 mod stalling;
@@ -45,7 +46,7 @@ use crate::hrana::{self, Hrana, Settings};
 use crate::turso::pull::Pull;
 
 use answer::Refusal;
-use forward::{Forwarded, Forwarder};
+use forward::{Find, Forwarded, Forwarder};
 use frames::FramesRoute;
 use health::Health;
 use limits::{Caller, Gate};
@@ -277,7 +278,7 @@ impl Service {
         let wanted = wait::wanted(&head)?;
         let body = match route {
             Route::Version if wanted.is_none() => body,
-            _ => match self.place(&name, &head, body).await? {
+            _ => match self.place(&name, &head, body, Find::Open).await? {
                 Forwarded::Here(body) => body,
                 Forwarded::Answered(response) => return Ok(body::holding(place, response)),
             },

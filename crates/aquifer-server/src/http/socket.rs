@@ -5,17 +5,23 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use aquifer_log::DatabaseName;
+use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 
-use super::Service;
+use hyper::upgrade::OnUpgrade;
+
 use super::answer::Refusal;
+use super::forward::{Find, Forwarded, wants_socket};
 use super::limits::Caller;
+use super::metrics::OpenSocket;
 use super::peer::Peer;
+use super::{Service, relay};
 use crate::auth;
+use crate::cluster::Elsewhere;
 use crate::hosted::Hosted;
 use crate::hrana::{self, Door, Entered, TurnedAway};
 
@@ -28,6 +34,7 @@ struct DatabaseDoor {
     peer: Option<IpAddr>,
     /// Whether a page of another site asks.
     foreign: bool,
+    _open: OpenSocket,
 }
 
 impl Door for DatabaseDoor {
@@ -49,6 +56,8 @@ impl Door for DatabaseDoor {
             guess.unwrap_or_else(|| Refusal::from(denied).turned_away())
         })?;
         let hrana = self.service.hrana(&self.name).await.map_err(Refusal::turned_away)?;
+        // A server that idled claims it anew before it begins with anything that takes long.
+        hrana.database().is_newest().await.map_err(|error| Refusal::from(error).turned_away())?;
         Ok((hrana, access))
     }
 
@@ -76,12 +85,22 @@ impl DatabaseDoor {
     }
 }
 
-/// Answers a request to upgrade to a WebSocket.
+/// Answers a request to upgrade to a WebSocket, or has it answered by the server that has the database.
 pub(super) async fn upgrade(
     service: Arc<Service>,
     name: DatabaseName,
     head: &mut Parts,
 ) -> Result<Response, Refusal> {
+    let peer = head.extensions.get::<Peer>().map(|peer| peer.0.ip());
+    if wants_socket(&head.headers) {
+        if service.hosts.opened(&name).is_none() {
+            // It is asked for in the store, on behalf of somebody who has not said who it is.
+            service.gate.check_rate(Caller::Address(peer), Instant::now())?;
+        }
+        if let Forwarded::Answered(response) = service.place(&name, head, Body::empty(), Find::Look).await? {
+            return Ok(pass_on(&service, name, head, response));
+        }
+    }
     let upgrade = WebSocketUpgrade::from_request_parts(head, &()).await;
     let upgrade =
         upgrade.map_err(|rejection| Refusal::bad(format!("only WebSockets are here: {rejection}")))?;
@@ -91,12 +110,24 @@ pub(super) async fn upgrade(
     let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let door = DatabaseDoor {
         bearer: authorization.and_then(auth::bearer_of).map(str::to_owned),
-        peer: head.extensions.get::<Peer>().map(|peer| peer.0.ip()),
+        peer,
         foreign: is_foreign(&head.headers),
         name,
         service: Arc::clone(&service),
+        _open: OpenSocket::here(&service),
     };
     Ok(hrana::socket(upgrade, door, service.settings.socket.clone(), service.ends.subscribe()))
+}
+
+/// The answer of the server that has the database. If it agrees, what the client sends from then on is for it.
+fn pass_on(service: &Arc<Service>, name: DatabaseName, head: &mut Parts, mut response: Response) -> Response {
+    let other = response.extensions_mut().remove::<Elsewhere>();
+    let owner = response.extensions_mut().remove::<OnUpgrade>();
+    let client = head.extensions.remove::<OnUpgrade>();
+    if let (Some(other), Some(owner), Some(client)) = (other, owner, client) {
+        relay::start(Arc::clone(service), name, other, client, owner);
+    }
+    response
 }
 
 /// Whether the request says that it comes from a page that this server did not serve.

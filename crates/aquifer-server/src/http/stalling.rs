@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 /// Reads and writes as what it wraps, but a write that makes no progress for too long fails with
@@ -16,11 +17,13 @@ pub(super) struct Stalling<S> {
     patience: Duration,
     /// While a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Among the connections that are served, also when it goes on as a WebSocket.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<S> Stalling<S> {
-    pub(super) fn new(inner: S, patience: Duration) -> Stalling<S> {
-        Stalling { inner, patience, deadline: None }
+    pub(super) fn new(inner: S, patience: Duration, place: Option<OwnedSemaphorePermit>) -> Stalling<S> {
+        Stalling { inner, patience, deadline: None, _place: place }
     }
 }
 
@@ -91,7 +94,7 @@ mod tests {
     async fn a_slow_reader_is_waited_for_and_one_that_takes_nothing_is_not() {
         let patience = Duration::from_secs(10);
         let (near, mut far) = tokio::io::duplex(4);
-        let mut near = Stalling::new(near, patience);
+        let mut near = Stalling::new(near, patience, None);
         let writing = tokio::spawn(async move {
             let slow = near.write_all(&[7; 64]).await;
             (slow.map(drop), near.write_all(&[7; 64]).await)

@@ -5,6 +5,7 @@ mod admin;
 mod durability;
 mod limits;
 mod observation;
+mod sockets;
 mod stage;
 mod tls;
 mod waiting;

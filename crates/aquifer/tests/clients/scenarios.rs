@@ -28,6 +28,7 @@ scenarios! {
         a_transaction_is_seen_by_others_when_it_commits
         a_writer_who_waits_in_vain_is_told_that_it_is_busy
         a_restarted_server_is_found_again
+        a_server_that_does_not_have_the_database_passes_everything_on
         a_hundred_thousand_rows_are_read
         a_wrong_token_is_refused
     }
@@ -37,6 +38,7 @@ scenarios! {
         a_transaction_is_seen_by_others_when_it_commits
         a_writer_who_waits_in_vain_is_told_that_it_is_busy
         a_restarted_server_is_found_again
+        a_server_that_does_not_have_the_database_passes_everything_on
         a_hundred_thousand_rows_are_read
         a_wrong_token_is_refused
     }
@@ -53,6 +55,7 @@ scenarios! {
         a_transaction_is_seen_by_others_when_it_commits
         a_writer_who_waits_in_vain_is_told_that_it_is_busy
         a_restarted_server_is_found_again
+        a_server_that_does_not_have_the_database_passes_everything_on
         a_hundred_thousand_rows_are_read
         a_wrong_token_is_refused
     }

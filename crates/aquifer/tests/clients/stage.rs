@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 pub(crate) struct Stage {
     world: World,
     server: Option<Server>,
+    /// The one that was asked before this one, and still runs.
+    before: Option<Server>,
     /// How many servers there were, each with an empty disk.
     servers: usize,
     proxy: Option<Proxy>,
@@ -31,14 +33,24 @@ impl Stage {
         std::fs::write(world.path("tokens"), format!("{TOKEN} rw\n")).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let mut stage = Stage { world, server: None, servers: 0, proxy: None, runtime };
+        let mut stage = Stage { world, server: None, before: None, servers: 0, proxy: None, runtime };
         stage.restart();
         stage
     }
 
     /// Kills the server and starts one on an empty disk.
     fn restart(&mut self) {
-        self.server = None;
+        (self.server, self.before) = (None, None);
+        self.start();
+    }
+
+    /// Starts another one beside it, which has no database, and lets clients ask that one.
+    fn beside(&mut self) {
+        self.before = self.server.take();
+        self.start();
+    }
+
+    fn start(&mut self) {
         self.servers += 1;
         let data = format!("data-{}", self.servers);
         let server = Server::start(&self.world, &data, &["--auth-tokens", "tokens", "--lease", "500ms"]);
@@ -93,6 +105,7 @@ impl Stage {
             let line = line.unwrap();
             match line.split(' ').collect::<Vec<_>>()[..] {
                 ["restart"] => self.restart(),
+                ["beside"] => self.beside(),
                 ["fault", path, skip, ref fault @ ..] => {
                     self.fault(path, skip.parse().unwrap(), parse_fault(fault));
                 }

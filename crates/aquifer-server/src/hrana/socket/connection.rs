@@ -14,7 +14,7 @@ use tokio::time::{timeout, timeout_at};
 use super::messages::{self, ClientMessage, SocketRequest};
 use super::outbox::{Outbox, Outgoing, Place};
 use super::stream::{Job, SocketStream, Work};
-use super::{Door, SocketSettings, TurnedAway};
+use super::{Door, SocketSettings, TurnedAway, UNAVAILABLE};
 use crate::hrana::Hrana;
 use crate::hrana::error::Failure;
 use crate::hrana::request::Request;
@@ -117,6 +117,12 @@ impl TurnedAway {
     fn wire(&self) -> WireError {
         WireError { message: self.message.clone(), code: self.code }
     }
+
+    fn end(self) -> End {
+        // Whoever comes anew may find it where it is served now.
+        let code = if self.code == UNAVAILABLE { close_code::AGAIN } else { close_code::POLICY };
+        (code, self.message)
+    }
 }
 
 impl<D> Guest<D> {
@@ -206,7 +212,7 @@ impl<E: Door> Connection<E> {
             }
             Err(away) => {
                 self.outbox.send(messages::hello(Some(&away.wire())), None, None);
-                Err((close_code::POLICY, away.message))
+                Err(away.end())
             }
         }
     }
@@ -218,7 +224,7 @@ impl<E: Door> Connection<E> {
             return Ok(());
         };
         let entered = self.door.enter(guest.token.as_deref()).await;
-        let (hrana, access) = entered.map_err(|away| (close_code::POLICY, away.message))?;
+        let (hrana, access) = entered.map_err(TurnedAway::end)?;
         if !guest.is(&hrana, access) {
             return Err((close_code::AGAIN, "what the token opens has changed: connect again".into()));
         }

@@ -52,6 +52,9 @@ impl Default for SocketSettings {
     }
 }
 
+/// The code of those who are turned away for now, whoever they are.
+pub const UNAVAILABLE: &str = "UNAVAILABLE";
+
 /// Who is not let in, and why.
 #[derive(Clone, Debug)]
 pub struct TurnedAway {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { createClient } from '@libsql/client';
 import { connect } from '@tursodatabase/serverless';
-import { database, restart, run, token } from './stage.mjs';
+import { beside, database, restart, run, token } from './stage.mjs';
 
 /** @libsql/client, over http or ws. */
 function libsql(scheme) {
@@ -127,6 +127,19 @@ const scenarios = {
         await client.query('SELECT 1').catch(() => {});
         await client.query('INSERT INTO t VALUES (4, 4)');
         assert.deepEqual(await client.query('SELECT id FROM t ORDER BY id'), [[1n], [4n]]);
+    },
+
+    async a_server_that_does_not_have_the_database_passes_everything_on(client, connect) {
+        await table(client);
+        await beside();
+        const other = connect();
+        await other.transaction(async (query) => {
+            await query('INSERT INTO t VALUES (1, ?)', ['one']);
+            await query('INSERT INTO t VALUES (2, ?)', ['x'.repeat(1_000_000)]);
+        });
+        const lengths = 'SELECT id, length(v) FROM t ORDER BY id';
+        assert.deepEqual(await other.query(lengths), [[1n, 3n], [2n, 1_000_000n]]);
+        await fails(connect('a-wrong-token').query('SELECT 1'), /401|token/i);
     },
 
     async a_hundred_thousand_rows_are_read(client) {

@@ -18,6 +18,9 @@ export async function ask(what) {
 /** The server is killed, and another one is started on an empty disk. */
 export const restart = () => ask('restart');
 
+/** Another server is started beside it, and asked from then on. */
+export const beside = () => ask('beside');
+
 /** Repeats until it holds. The test ends the script when that takes too long. */
 export async function until(holds) {
     while (!(await holds())) await new Promise((resolve) => setImmediate(resolve));
