@@ -108,6 +108,10 @@ impl Service {
                     let Some(next) = self.elsewhere(name, find).await? else {
                         return Ok(Forwarded::Here(Body::from(body)));
                     };
+                    if error.is_none() && next == before && find == Find::Look {
+                        // It has claimed it and could not open it: nothing is done under anybody.
+                        return Ok(Forwarded::Here(Body::from(body)));
+                    }
                     if let Some(error) = error.filter(|_| next == before) {
                         tracing::debug!(database = %name, %error, "a server cannot be reached");
                         return Err(unreachable(name, &next));

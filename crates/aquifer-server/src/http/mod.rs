@@ -150,7 +150,7 @@ impl Service {
             .route("/health", get(health))
             .route("/version", get(|| async { concat!("aquifer ", env!("CARGO_PKG_VERSION")) }))
             .route("/metrics", get(metrics_for_admins))
-            .merge(admin::routes())
+            .merge(admin::routes(self))
             .fallback(dispatch)
             .layer(axum::middleware::from_fn_with_state(Arc::clone(self), observe::observed))
             .with_state(Arc::clone(self))

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use aquifer_log::{ControlRecord, DatabaseStore, purge_deleted};
+use aquifer_format::Txid;
+use aquifer_log::{ControlRecord, DatabaseStore, Target, purge_deleted};
+use aquifer_server::http::Options;
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
@@ -87,7 +89,7 @@ async fn a_frozen_database_is_read_and_not_written_by_any_server_until_it_is_unf
     let stage = Stage::new();
     let (a, b) = (stage.server("a", Setup::default()).await, stage.server("b", Setup::default()).await);
     a.values("/db/shop", "CREATE TABLE t(k)").await;
-    b.done("POST", "/shop/freeze", &Value::Null).await;
+    stage.hosts().freeze(&"shop".parse().unwrap()).await.unwrap();
     let insert = "INSERT INTO t VALUES (1)";
     // The server that has it open was not told, and learns it at its first commit, which nobody is told of.
     let refused = a.execute("/db/shop", &[], insert).await;
@@ -114,7 +116,7 @@ async fn a_deleted_database_can_be_had_back_and_is_gone_after_its_grace_time() {
     let stage = Stage::new();
     let (a, b) = (stage.server("a", Setup::default()).await, stage.server("b", Setup::default()).await);
     a.values("/db/shop", "CREATE TABLE t(k)").await;
-    b.done("DELETE", "/shop", &Value::Null).await;
+    stage.hosts().delete(&"shop".parse().unwrap(), Duration::from_hours(1)).await.unwrap();
     // The one that has it open must not go on with it.
     assert_eq!(a.execute("/db/shop", &[], "CREATE TABLE u(k)").await.status, 503);
     for server in [&a, &b] {
@@ -153,8 +155,9 @@ async fn a_database_is_set_back_on_every_server_and_can_be_set_forward_again() {
     a.values("/db/shop", "INSERT INTO t VALUES ('too much')").await;
     let after = a.done("GET", "/shop", &Value::Null).await["revision"].clone();
     assert_eq!(b.values("/db/shop", "SELECT k FROM t").await, ["too much"]);
-    let done = b.done("POST", "/shop/restore", &json!({"txid": before["txid"]})).await;
-    assert_eq!(done["restored"], before);
+    let target = Target::Txid(Txid::new(before["txid"].as_u64().unwrap()));
+    let done = stage.hosts().restore_in_place(&"shop".parse().unwrap(), None, target).await.unwrap();
+    assert_eq!(json!(done), before);
     // What the server that has it open writes to the history that was left is not acknowledged.
     assert_eq!(a.execute("/db/shop", &[], "INSERT INTO t VALUES ('lost')").await.status, 503);
     assert!(a.values("/db/shop", "SELECT k FROM t").await.is_empty());
@@ -166,6 +169,60 @@ async fn a_database_is_set_back_on_every_server_and_can_be_set_forward_again() {
     let missing = a.admin("POST", "/shop/restore", &json!({"txid": 1000})).await;
     assert_eq!(missing.status, 404, "{missing:?}");
     assert_eq!(a.admin("POST", "/shop/restore", &json!({"when": "now"})).await.status, 400);
+}
+
+#[tokio::test]
+async fn what_administrators_want_of_a_database_is_done_by_the_server_that_has_it() {
+    let stage = Stage::new();
+    let tokens = || vec!["token-to-administer admin", "token-to-write rw"];
+    let setup = || Setup { tokens: tokens(), ..Setup::default() };
+    let (a, b) = (stage.server("a", setup()).await, stage.server("b", setup()).await);
+    let token = "authorization: Bearer token-to-administer";
+    let sql = async |server: &Server, sql: &str| {
+        let answer = server.execute("/db/shop", &["authorization: Bearer token-to-write"], sql).await;
+        assert_eq!(answer.status, 200, "{sql}: {answer:?}");
+        answer.json()["results"][0].clone()
+    };
+    let admin = async |method: &str, path: &str, body: &str| {
+        let answer = b.send(method, &format!("/admin/v1/databases/shop{path}"), &[token], body).await;
+        assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
+        answer.json()
+    };
+    sql(&a, "CREATE TABLE t(k)").await;
+    sql(&a, "INSERT INTO t VALUES (1)").await;
+    let stats = admin("GET", "", "").await;
+    assert!(stats["open"]["durable"].is_object() || stats["open"]["durable"].is_string(), "{stats}");
+    let before = stats["revision"]["txid"].clone();
+    // Had it been done under its server, that one's next commit would be lost.
+    admin("POST", "/freeze", "").await;
+    assert_eq!(sql(&a, "INSERT INTO t VALUES (2)").await["error"]["code"], "SQLITE_READONLY");
+    admin("POST", "/unfreeze", "").await;
+    assert_eq!(sql(&a, "INSERT INTO t VALUES (3)").await["type"], "ok");
+    admin("POST", "/restore", &json!({"txid": before}).to_string()).await;
+    assert_eq!(sql(&a, "INSERT INTO t VALUES (4)").await["type"], "ok");
+    let rows = sql(&b, "SELECT group_concat(k) FROM t").await;
+    assert_eq!(rows["response"]["result"]["rows"][0][0]["value"], "1,4");
+    admin("DELETE", "", "").await;
+    assert_eq!(a.execute("/db/shop", &[token], "SELECT 1").await.status, 410);
+    admin("POST", "/undelete", "").await;
+    // Strangers learn nothing, and are passed on to nobody.
+    for head in [&[][..], &["authorization: Bearer token-to-write"]] {
+        let status = b.send("GET", "/admin/v1/databases/shop", head, "").await.status;
+        assert!(matches!(status, 401 | 403), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn administrators_are_sent_to_the_server_that_has_the_database_where_clients_are() {
+    let stage = Stage::new();
+    let options = Options { redirect: true, ..Options::default() };
+    let a = stage.server("a", Setup::default()).await;
+    let b = stage.server("b", Setup { options, ..Setup::default() }).await;
+    a.values("/db/shop", "CREATE TABLE t(k)").await;
+    let answer = b.admin("POST", "/shop/freeze", &Value::Null).await;
+    let place = format!("http://{}/admin/v1/databases/shop/freeze", a.address);
+    assert_eq!((answer.status, answer.header("location")), (307, Some(&place[..])));
+    a.values("/db/shop", "INSERT INTO t VALUES (1)").await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use aquifer_format::{Revision, Txid};
-use aquifer_log::DatabaseStore;
+use aquifer_log::{DatabaseStore, Target};
 use aquifer_server::hosted::Durability;
 use aquifer_server::http::Options;
 use serde_json::json;
@@ -46,13 +46,12 @@ async fn a_server_that_is_behind_reads_what_another_one_wrote_when_asked_to_wait
 #[tokio::test]
 async fn a_server_that_has_a_history_that_was_left_opens_the_one_that_it_is_asked_to_wait_for() {
     let stage = Stage::new();
-    let (a, b) = (stage.server("a", Setup::default()).await, stage.server("b", Setup::default()).await);
+    let a = stage.server("a", Setup::default()).await;
     a.values("/db/shop", "CREATE TABLE t(k)").await;
     let seen = a.revision("/db/shop", "INSERT INTO t VALUES (1)").await;
-    let body = json!({"txid": seen.txid.previous()}).to_string();
+    let before = Target::Txid(seen.txid.previous());
     // It is not the one that has the database open.
-    let restored = b.send("POST", "/admin/v1/databases/shop/restore", &[], &body).await;
-    assert_eq!(restored.status, 200, "{restored:?}");
+    stage.hosts().restore_in_place(&"shop".parse().unwrap(), None, before).await.unwrap();
     let log = DatabaseStore::new(stage.store.clone(), "shop".parse().unwrap());
     let newest = log.latest_generation().await.unwrap().unwrap().id;
     let begun = Revision { generation: newest, txid: Txid::FIRST };

@@ -57,6 +57,11 @@ impl Stage {
         Stage { dir: TempDir::new().unwrap(), faults, store }
     }
 
+    /// One more server of the store, which does what it is told to without asking whether another one is at it.
+    pub(crate) fn hosts(&self) -> Hosts {
+        Hosts::new(self.store.clone(), self.dir.path().join("alone"), HostOptions::default()).unwrap()
+    }
+
     /// Without tokens it lets everybody in, and administer.
     pub(crate) async fn server(&self, name: &str, setup: Setup) -> Server {
         let auth = AuthOptions {

@@ -1,15 +1,18 @@
 //! Databases as a whole: which there are, making and deleting them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_log::{DatabaseName, DatabaseStore, deleted_databases};
+use axum::extract::State;
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use futures::TryStreamExt;
 use serde_json::json;
 
 use super::{Admin, Named, json, parsed, to_the_end};
+use crate::http::Service;
 use crate::http::answer::Refusal;
 
 type Answer = Result<Response, Refusal>;
@@ -59,14 +62,14 @@ pub(super) async fn list(Admin(service): Admin, request: Request<axum::body::Bod
 }
 
 /// Makes an empty database.
-pub(super) async fn create(Admin(service): Admin, Named(name): Named) -> Answer {
+pub(super) async fn create(State(service): State<Arc<Service>>, Named(name): Named) -> Answer {
     let revision = service.hosts.create_new(&name).await?;
     Ok(json(StatusCode::CREATED, &json!({ "name": name, "revision": revision })))
 }
 
 /// Deletes a database, after a grace time.
 pub(super) async fn delete(
-    Admin(service): Admin,
+    State(service): State<Arc<Service>>,
     Named(name): Named,
     request: Request<axum::body::Body>,
 ) -> Answer {
@@ -79,20 +82,20 @@ pub(super) async fn delete(
 }
 
 /// Takes a deletion back.
-pub(super) async fn undelete(Admin(service): Admin, Named(name): Named) -> Answer {
+pub(super) async fn undelete(State(service): State<Arc<Service>>, Named(name): Named) -> Answer {
     service.hosts.undelete(&name).await?;
     Ok(json(StatusCode::OK, &json!({ "name": name })))
 }
 
 /// Refuses writes from now on.
-pub(super) async fn freeze(Admin(service): Admin, Named(name): Named) -> Answer {
+pub(super) async fn freeze(State(service): State<Arc<Service>>, Named(name): Named) -> Answer {
     let frozen = name.clone();
     let revision = to_the_end(async move { service.hosts.freeze(&frozen).await }).await?;
     Ok(json(StatusCode::OK, &json!({ "name": name, "revision": revision, "frozen": true })))
 }
 
 /// Takes writes again.
-pub(super) async fn unfreeze(Admin(service): Admin, Named(name): Named) -> Answer {
+pub(super) async fn unfreeze(State(service): State<Arc<Service>>, Named(name): Named) -> Answer {
     service.hosts.unfreeze(&name).await?;
     Ok(json(StatusCode::OK, &json!({ "name": name, "frozen": false })))
 }

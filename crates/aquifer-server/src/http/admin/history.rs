@@ -1,20 +1,24 @@
 //! What a database's history is good for: snapshots, going back, going on elsewhere.
 
+use std::sync::Arc;
+
 use aquifer_log::{DatabaseName, PlanError, snapshot as make_snapshot};
 use axum::body::Body;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Admin, Moment, Named, from_json, json, to_the_end};
+use super::{Moment, Named, from_json, json, to_the_end};
 use crate::hosted::HostError;
+use crate::http::Service;
 use crate::http::answer::Refusal;
 
 type Answer = Result<Response, Refusal>;
 
 /// Makes a snapshot in the store, so that restores to what follows need less.
-pub(super) async fn snapshot(Admin(service): Admin, Named(name): Named, body: Body) -> Answer {
+pub(super) async fn snapshot(State(service): State<Arc<Service>>, Named(name): Named, body: Body) -> Answer {
     let moment: Moment = from_json(&service.body(body).await?)?;
     let (generation, target) = moment.target()?;
     let made = make_snapshot(&service.hosts.log(&name), generation, target).await;
@@ -32,7 +36,7 @@ pub(super) async fn snapshot(Admin(service): Admin, Named(name): Named, body: Bo
 }
 
 /// Sets a database back.
-pub(super) async fn restore(Admin(service): Admin, Named(name): Named, body: Body) -> Answer {
+pub(super) async fn restore(State(service): State<Arc<Service>>, Named(name): Named, body: Body) -> Answer {
     let moment: Moment = from_json(&service.body(body).await?)?;
     let (generation, target) = moment.target()?;
     let restored = name.clone();
@@ -51,7 +55,7 @@ struct Fork {
 }
 
 /// Makes a new database of what this one is, or was.
-pub(super) async fn fork(Admin(service): Admin, Named(name): Named, body: Body) -> Answer {
+pub(super) async fn fork(State(service): State<Arc<Service>>, Named(name): Named, body: Body) -> Answer {
     let Fork { to, generation, txid, timestamp } = from_json(&service.body(body).await?)?;
     let (generation, target) = Moment { generation, txid, timestamp }.target()?;
     let to: DatabaseName = to.parse().map_err(|e| Refusal::bad(format!("{to}: {e}")))?;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use aquifer_format::{GenerationId, Timestamp, Txid};
 use aquifer_log::{DatabaseName, Target};
 use axum::Router;
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::{StatusCode, header, request};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
@@ -20,14 +21,13 @@ use tracing::Instrument;
 
 use super::Service;
 use super::answer::Refusal;
+use super::forward::{Find, Forwarded};
 
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
 /// The routes, for a service that is asked who may use them.
-pub(super) fn routes() -> Router<Arc<Service>> {
-    Router::new()
-        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
-        .route("/admin/v1/databases", get(databases::list))
+pub(super) fn routes(service: &Arc<Service>) -> Router<Arc<Service>> {
+    let of_a_database = Router::new()
         .route(
             "/admin/v1/databases/{name}",
             get(stats::stats).put(databases::create).delete(databases::delete),
@@ -38,7 +38,28 @@ pub(super) fn routes() -> Router<Arc<Service>> {
         .route("/admin/v1/databases/{name}/snapshot", post(history::snapshot))
         .route("/admin/v1/databases/{name}/restore", post(history::restore))
         .route("/admin/v1/databases/{name}/fork", post(history::fork))
+        .route_layer(from_fn_with_state(Arc::clone(service), by_its_server));
+    Router::new()
+        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
+        .route("/admin/v1/databases", get(databases::list))
+        // Of a database that is not there: no server has it.
         .route("/admin/v1/databases/{name}/import", put(import::import))
+        .merge(of_a_database)
+}
+
+/// Lets administrators through; of a database that another server has, that one does what they ask for: what is done to
+/// a history under the server that writes it costs that server's clients their open requests.
+async fn by_its_server(
+    Admin(service): Admin,
+    Named(name): Named,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    match service.place(&name, &head, body, Find::Look).await? {
+        Forwarded::Here(body) => Ok(next.run(Request::from_parts(head, body)).await),
+        Forwarded::Answered(response) => Ok(response),
+    }
 }
 
 /// The service, for a request whose sender is an administrator.
@@ -121,6 +142,6 @@ fn from_json<T: Default + for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Ref
 }
 
 /// An answer in JSON.
-fn json(status: StatusCode, value: &impl serde::Serialize) -> axum::response::Response {
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Response {
     (status, axum::Json(value)).into_response()
 }

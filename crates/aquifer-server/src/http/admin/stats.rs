@@ -1,15 +1,18 @@
 //! All that is known of one database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_log::{Plan, Target};
 use aquifer_replicate::ReplicaStatus;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::{Admin, Named, json};
+use super::{Named, json};
 use crate::hosted::{HostError, Hosted};
+use crate::http::Service;
 use crate::http::answer::Refusal;
 
 /// Clients that are told, the last to have pushed first.
@@ -18,7 +21,10 @@ const CLIENTS: u32 = 100;
 const BUSY: Duration = Duration::from_millis(200);
 
 /// Size and revision as the store has them, and what of it is open here.
-pub(super) async fn stats(Admin(service): Admin, Named(name): Named) -> Result<Response, Refusal> {
+pub(super) async fn stats(
+    State(service): State<Arc<Service>>,
+    Named(name): Named,
+) -> Result<Response, Refusal> {
     let log = service.hosts.log(&name);
     let plan = Plan::make(&log, None, Target::Latest).await;
     let plan = match plan {

@@ -38,7 +38,9 @@ impl Client {
         // The first to say it in this process is heard; all say the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |source| CliError::Asked { server: server.to_owned(), source };
-        let http = reqwest::Client::builder().connect_timeout(CONNECT).build().map_err(failed)?;
+        // The token is for this server, and for no other that nobody named.
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        let http = http.connect_timeout(CONNECT).build().map_err(failed)?;
         Ok(Client { http, server: server.trim_end_matches('/').to_owned(), token })
     }
 
@@ -106,6 +108,12 @@ impl Client {
         };
         let response = request.send().await.map_err(failed)?;
         let status = response.status();
+        let place = response.headers().get(reqwest::header::LOCATION).and_then(|place| place.to_str().ok());
+        if let Some(place) = place.filter(|_| status.is_redirection()) {
+            let other = place.split("/admin/").next().unwrap_or(place);
+            let reason = format!("another server has this database: ask it, with --server {other}");
+            return Err(CliError::Answered { server: self.server.clone(), reason, exit: exit(status) });
+        }
         let body = response.bytes().await.map_err(failed)?;
         let told: Value = serde_json::from_slice(&body).unwrap_or_default();
         if status.is_success() {
