@@ -3,21 +3,25 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, TRAILER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::StreamExt;
+use http_body::Frame;
+use http_body_util::StreamBody;
 
 use super::entries::{Entries, Next};
 use super::error::Failure;
 use super::request::CursorBody;
-use super::streams::Baton;
-use super::{Database, Hrana};
+use super::streams::{Baton, Streams};
+use super::{Database, Hrana, REVISION_HEADER};
 use crate::sql::Access;
 
 /// Answers `POST …/v3/cursor`: the batch in `body`, as JSON lines while it runs. The statement waits for its reader.
 ///
 /// No line leaves before what it could have seen is durable. When the answer is dropped, what runs is stopped and
-/// rolled back. The baton is valid when the last line has arrived.
+/// rolled back. The baton is valid when the last line has arrived. The revision comes after it, as a trailer.
 pub async fn cursor<D: Database>(hrana: &Arc<Hrana<D>>, access: Access, body: &[u8]) -> Response {
     answer(hrana, access, body).await.unwrap_or_else(IntoResponse::into_response)
 }
@@ -34,21 +38,40 @@ async fn answer<D: Database>(
     let first = format!("{{\"baton\":\"{}\",\"base_url\":null}}\n", baton.text());
     let entries = Entries::of(hrana, stream, steps);
     let streams = Arc::clone(&hrana.streams);
-    let lines = futures::stream::unfold(Some((entries, baton)), move |running| {
-        let streams = Arc::clone(&streams);
-        async move {
-            let (mut entries, baton) = running?;
-            let (lines, running) = match entries.next().await {
-                Next::Lines(lines) => (lines, Some((entries, baton))),
-                Next::Failed(lines) => (lines, None),
-                Next::Done(stream) => {
-                    streams.park(*stream, &baton);
-                    return None;
-                }
-            };
-            Some((Ok::<_, Infallible>(Bytes::from(lines)), running))
+    let frames =
+        futures::stream::unfold(Some(Answer { entries, baton, first: Some(first) }), move |answer| {
+            let streams = Arc::clone(&streams);
+            async move { answer?.next(&streams).await }
+        });
+    let body = Body::new(StreamBody::new(frames.map(Ok::<_, Infallible>)));
+    let head = [(CONTENT_TYPE, "application/x-ndjson"), (TRAILER, REVISION_HEADER)];
+    Ok((head, body).into_response())
+}
+
+/// An answer that has not ended.
+struct Answer<D> {
+    entries: Entries<D>,
+    baton: Baton,
+    /// The line that comes before all others.
+    first: Option<String>,
+}
+
+impl<D: Database> Answer<D> {
+    /// What comes next, and what is left then. One that breaks off tells no revision.
+    async fn next(mut self, streams: &Arc<Streams>) -> Option<(Frame<Bytes>, Option<Self>)> {
+        let data = |lines: Vec<u8>| Frame::data(Bytes::from(lines));
+        if let Some(first) = self.first.take() {
+            return Some((data(first.into_bytes()), Some(self)));
         }
-    });
-    let all = futures::StreamExt::chain(futures::stream::once(async move { Ok(Bytes::from(first)) }), lines);
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(all)).into_response())
+        match self.entries.next().await {
+            Next::Lines(lines) => Some((data(lines), Some(self))),
+            Next::Failed(lines) => Some((data(lines), None)),
+            Next::Done(stream) => {
+                streams.park(*stream, &self.baton);
+                let told = HeaderValue::try_from(self.entries.revision()?.to_string()).ok()?;
+                let told = HeaderMap::from_iter([(HeaderName::from_static(REVISION_HEADER), told)]);
+                Some((Frame::trailers(told), None))
+            }
+        }
+    }
 }

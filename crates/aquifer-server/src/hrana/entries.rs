@@ -2,6 +2,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aquifer_format::Revision;
 use rusqlite::Row;
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -58,6 +59,7 @@ pub(super) struct Entries<D> {
     stop: StopOnDrop,
     receiver: mpsc::Receiver<Chunk>,
     running: JoinHandle<Option<Stream>>,
+    revision: Option<Revision>,
 }
 
 /// What comes next of a batch's entries.
@@ -91,7 +93,13 @@ impl<D: Database> Entries<D> {
             drop(counted);
             stream
         });
-        Self { hrana: hrana.clone(), stop: StopOnDrop(Some(interrupter)), receiver, running }
+        let (hrana, stop) = (hrana.clone(), StopOnDrop(Some(interrupter)));
+        Self { hrana, stop, receiver, running, revision: None }
+    }
+
+    /// Up to which revision the entries so far may have seen the database, if they tell anything of it.
+    pub(super) fn revision(&self) -> Option<Revision> {
+        self.revision
     }
 
     /// The next lines, when what they could have seen is durable. Not cancel-safe. Not to be asked again after the
@@ -108,8 +116,13 @@ impl<D: Database> Entries<D> {
             };
             return Next::Failed(line(&Entry::Error { error: failure.wire() }));
         };
-        if reveals && let Err(error) = self.hrana.database.durable().await {
-            return Next::Failed(line(&Entry::Error { error: Failure::Unavailable(error).wire() }));
+        if reveals {
+            match self.hrana.database.durable().await {
+                Ok(revision) => self.revision = Some(revision),
+                Err(error) => {
+                    return Next::Failed(line(&Entry::Error { error: Failure::Unavailable(error).wire() }));
+                }
+            }
         }
         Next::Lines(lines)
     }

@@ -29,13 +29,12 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// Databases whose place is remembered.
 const KNOWN: usize = 10_000;
 /// Of one connection only (RFC 9110, 7.6.1). The host is passed on: it may name the database.
-const HOP: [HeaderName; 8] = [
+const HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
@@ -186,6 +185,9 @@ impl Service {
         let mut headers = passed_on(&head.headers);
         pass_upgrade(&head.headers, &mut headers);
         headers.insert(FORWARDED, HeaderValue::from_static("1"));
+        // The body is sent without any; those of the answer are passed on.
+        headers.remove(header::TRAILER);
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
         let request = client.request(head.method.clone(), format!("{url}{}", path_of(head)));
         let mut sent = std::pin::pin!(request.headers(headers).body(body).send());
         let look = self.hosts.cluster().options().lease / 4;

@@ -152,3 +152,22 @@ async fn a_host_below_the_base_domain_is_a_database() {
     assert_eq!(table("localhost", "/v2/pipeline").await.as_deref(), Some("of_main"));
     assert_eq!(table("new.example.com", "/v2/pipeline").await, None);
 }
+
+#[tokio::test]
+async fn a_cursor_tells_at_its_end_up_to_where_it_has_seen_the_database() {
+    let stage = Stage::new();
+    let (a, b) = (stage.server("a", Setup::default()).await, stage.server("b", Setup::default()).await);
+    a.values("/db/shop", "CREATE TABLE t(k)").await;
+    let steps = ["INSERT INTO t VALUES (1)", "SELECT k FROM t"].map(|sql| json!({"stmt": {"sql": sql}}));
+    let body = json!({"batch": {"steps": steps}}).to_string();
+    // The one that has the database, and one that passes on what that one answers.
+    for server in [&a, &b] {
+        let answer = server.send("POST", "/db/shop/v3/cursor", &["te: trailers"], &body).await;
+        assert_eq!((answer.status, answer.header("trailer")), (200, Some("aquifer-revision")), "{answer:?}");
+        let (_, end) = answer.body.rsplit_once("\r\n0\r\n").unwrap();
+        let told = end.strip_prefix("aquifer-revision: ").unwrap().trim_end();
+        assert_eq!(told, server.revision("/db/shop", "SELECT 1").await.to_string());
+    }
+    let unasked = a.send("POST", "/db/shop/v3/cursor", &[], &body).await;
+    assert!(unasked.body.ends_with("\r\n0\r\n\r\n"), "{unasked:?}");
+}
