@@ -237,10 +237,14 @@ impl Service {
     }
 
     fn refuse(&self, refusal: Refusal) -> Response {
+        self.counted(refusal).into_response()
+    }
+
+    fn counted(&self, refusal: Refusal) -> Refusal {
         if let Some(limit) = refusal.limit() {
             self.metrics.refused(limit);
         }
-        refusal.into_response()
+        refusal
     }
 
     fn close_streams(&self, open: &Streams) {
@@ -284,7 +288,10 @@ impl Service {
             },
         };
         if let Some(revision) = wanted {
-            self.reach(&name, revision).await?;
+            self.reach(&name, revision, &mut place).await?;
+            if route.is_work() && place.is_none() {
+                place = Some(self.gate.enter(&name).await?);
+            }
         }
         let response = match route {
             Route::Version | Route::Socket => StatusCode::OK.into_response(),

@@ -16,7 +16,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::answer::Refusal;
 use super::forward::{Find, Forwarded, wants_socket};
-use super::limits::Caller;
+use super::limits::{Caller, Place};
 use super::metrics::OpenSocket;
 use super::peer::Peer;
 use super::{Service, relay};
@@ -39,6 +39,7 @@ struct DatabaseDoor {
 
 impl Door for DatabaseDoor {
     type Database = Hosted;
+    type Turn = Place;
 
     async fn enter(&self, token: Option<&str>) -> Entered<Hosted> {
         let token = self.token(token);
@@ -67,6 +68,11 @@ impl Door for DatabaseDoor {
             None => Caller::Address(self.peer),
         })
     }
+
+    async fn turn(&self) -> Result<Place, TurnedAway> {
+        let turn = self.service.gate.enter(&self.name).await;
+        turn.map_err(|refusal| self.service.counted(refusal).turned_away())
+    }
 }
 
 impl DatabaseDoor {
@@ -76,12 +82,8 @@ impl DatabaseDoor {
     }
 
     fn count_of(&self, caller: Caller) -> Result<(), TurnedAway> {
-        self.service.gate.check_rate(caller, Instant::now()).map_err(|refusal| {
-            if let Some(limit) = refusal.limit() {
-                self.service.metrics.refused(limit);
-            }
-            refusal.turned_away()
-        })
+        let counted = self.service.gate.check_rate(caller, Instant::now());
+        counted.map_err(|refusal| self.service.counted(refusal).turned_away())
     }
 }
 

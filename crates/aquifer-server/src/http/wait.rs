@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Service;
 use super::answer::Refusal;
+use super::limits::Place;
 
 /// The header, and parameter of the query, that names the revision: as [`REVISION_HEADER`](crate::hrana::REVISION_HEADER)
 /// of another answer told it.
@@ -38,11 +39,17 @@ pub(super) fn wanted(head: &request::Parts) -> Result<Option<Revision>, Refusal>
 }
 
 impl Service {
-    /// Waits until this server has a revision of a database in the store, its own or another server's.
+    /// Waits until this server has a revision of a database in the store, its own or another server's. Gives up the
+    /// request's place among those in work, if it has to wait.
     ///
     /// # Errors
     /// It is of a history that was left, or does not come in time. Cancel-safe.
-    pub(super) async fn reach(&self, name: &DatabaseName, wanted: Revision) -> Result<(), Refusal> {
+    pub(super) async fn reach(
+        &self,
+        name: &DatabaseName,
+        wanted: Revision,
+        place: &mut Option<Place>,
+    ) -> Result<(), Refusal> {
         let deadline = Instant::now() + self.options.wait;
         let mut look = LOOK;
         loop {
@@ -58,6 +65,7 @@ impl Service {
                 }
                 _ => {}
             }
+            *place = None;
             if self.hosts.refresh(&hosted).await? {
                 continue;
             }

@@ -5,6 +5,9 @@ use aquifer_server::http::{ConnectionLimits, Limits, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use aquifer_format::Revision;
+use aquifer_testkit::fault_store::{Fault, Gate, Op, Rule};
+
 use crate::stage::{Answer, Setup, Stage, eventually};
 
 fn limited(limits: Limits) -> Setup {
@@ -130,4 +133,27 @@ async fn a_database_with_too_many_requests_in_work_refuses_more_and_the_others_d
     assert_eq!(server.values("/db/b", "SELECT 'there'").await, ["there"]);
     assert_eq!(write.await.status, 200);
     assert_eq!(server.values("/db/a", "SELECT 'again'").await, ["again"]);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_a_revision_takes_no_place_from_those_that_work() {
+    let stage = Stage::new();
+    let limits = Limits { requests: 1, turn: Duration::from_millis(20), ..Limits::default() };
+    let server = stage.server("a", limited(limits)).await;
+    server.values("/db/a", "CREATE TABLE t(x)").await;
+    let seen = server.execute("/db/a", &[], "SELECT 1").await;
+    let seen: Revision = seen.header("aquifer-revision").unwrap().parse().unwrap();
+    let wait = format!("aquifer-wait: {}", Revision { txid: seen.txid.next(), ..seen });
+    let gate = Gate::new();
+    stage.faults.inject(Rule::on(Op::List, "a/", Fault::Hold(gate.clone())));
+    let head = [&wait[..]];
+    let mut waiting = std::pin::pin!(server.execute("/db/a", &head, "SELECT x FROM t"));
+    tokio::select! {
+        early = &mut waiting => panic!("{early:?}"),
+        () = gate.arrived(1) => gate.open(),
+    }
+    let (written, waited) =
+        tokio::join!(server.execute("/db/a", &[], "INSERT INTO t VALUES ('written')"), waiting);
+    assert_eq!(written.status, 200, "{written:?}");
+    assert!(waited.status == 200 && waited.body.contains("written"), "{waited:?}");
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use aquifer_format::Timestamp;
 use aquifer_log::{DatabaseStore, OwnerRecord, ServerRecord};
-use aquifer_server::http::{ConnectionLimits, Options};
+use aquifer_server::http::{ConnectionLimits, Limits, Options};
+use aquifer_testkit::fault_store::{Fault, Gate, Rule};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 use tungstenite::client::IntoClientRequest;
@@ -267,6 +268,38 @@ async fn a_socket_is_one_of_the_connections_that_there_may_be() {
     assert!(early.is_err(), "answered beside a socket: {early:?}");
     drop(client);
     assert_eq!(waiting.await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_requests_of_a_socket_are_in_work_beside_all_others() {
+    let stage = Stage::new();
+    let limits = Limits { requests_per_database: 1, turn: Duration::from_millis(20), ..Limits::default() };
+    let options = Options { limits, ..Options::default() };
+    let server = stage.server("a", Setup { options, ..Setup::default() }).await;
+    server.values("/db/shop", "CREATE TABLE t(k)").await;
+    let (mut client, mut other) = (Client::open(&server), Client::open(&server));
+    // What is open between two requests is not in work.
+    client.value("BEGIN");
+    assert_eq!(server.values("/db/shop", "SELECT 'there'").await, ["there"]);
+    client.value("ROLLBACK");
+    let gate = Gate::new();
+    stage.faults.inject(Rule::on_any("/0/", Fault::Hold(gate.clone())));
+    let insert = json!({"type": "execute", "stream_id": 1, "stmt": {"sql": "INSERT INTO t VALUES (1)"}});
+    block_in_place(|| client.write(&json!({"type": "request", "request_id": 0, "request": insert})));
+    gate.arrived(1).await;
+    let refused = server.execute("/db/shop", &[], "SELECT 1").await;
+    assert!(refused.status == 503 && refused.body.contains("1 requests in work"), "{refused:?}");
+    let refused = other.ask(&insert).unwrap();
+    assert_eq!(refused["error"]["code"], "UNAVAILABLE", "{refused}");
+    gate.open();
+    assert_eq!(block_in_place(|| client.read()).unwrap()["type"], "response_ok");
+    assert_eq!(other.value("SELECT printf('%d', count(*)) FROM t"), "1");
+    let cursor = json!({"type": "open_cursor", "stream_id": 1, "cursor_id": 1, "batch": {"steps": [
+        {"stmt": {"sql": "SELECT k FROM t"}}]}});
+    assert_eq!(client.ask(&cursor).unwrap()["type"], "response_ok");
+    assert_eq!(server.execute("/db/shop", &[], "SELECT 1").await.status, 503, "a cursor is in work");
+    client.ask(&json!({"type": "close_cursor", "cursor_id": 1})).unwrap();
+    assert_eq!(server.values("/db/shop", "SELECT 'there'").await, ["there"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

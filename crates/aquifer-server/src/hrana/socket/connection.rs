@@ -92,7 +92,7 @@ fn short(reason: &str) -> &str {
 }
 
 struct Connection<E: Door> {
-    door: E,
+    door: Arc<E>,
     settings: SocketSettings,
     outbox: Outbox,
     guest: Option<Guest<E::Database>>,
@@ -114,7 +114,7 @@ struct Guest<D> {
 }
 
 impl TurnedAway {
-    fn wire(&self) -> WireError {
+    pub(super) fn wire(&self) -> WireError {
         WireError { message: self.message.clone(), code: self.code }
     }
 
@@ -135,7 +135,7 @@ impl<E: Door> Connection<E> {
     fn new(door: E, settings: SocketSettings, outbox: Outbox) -> Self {
         let unanswered = Arc::new(Semaphore::new(settings.requests));
         Self {
-            door,
+            door: Arc::new(door),
             settings,
             outbox,
             guest: None,
@@ -312,7 +312,8 @@ impl<E: Door> Connection<E> {
             return self.refuse(id, &failure.wire(), place);
         }
         let (sender, jobs) = mpsc::unbounded_channel();
-        let stream = SocketStream::new(guest.hrana.clone(), guest.access, self.outbox.clone());
+        let stream =
+            SocketStream::new(self.door.clone(), guest.hrana.clone(), guest.access, self.outbox.clone());
         self.tasks.spawn(stream.run(jobs));
         let _ = sender.send(Job { id, work: Work::Open, place });
         self.streams.insert(stream_id, sender);

@@ -71,6 +71,8 @@ pub type Entered<D> = Result<(Arc<Hrana<D>>, Access), TurnedAway>;
 pub trait Door: Send + Sync + 'static {
     /// What is behind it.
     type Database: Database;
+    /// A request's place among those in work; free when this is dropped.
+    type Turn: Send + Sync + 'static;
 
     /// The database for whoever has this token, or none. Asked again while a connection lasts.
     fn enter(&self, token: Option<&str>) -> impl Future<Output = Entered<Self::Database>> + Send;
@@ -80,6 +82,12 @@ pub trait Door: Send + Sync + 'static {
     /// # Errors
     /// When these are too many: this one is refused.
     fn count(&self, token: Option<&str>) -> Result<(), TurnedAway>;
+
+    /// Waits until it is a request's turn to be worked on. Cancel-safe.
+    ///
+    /// # Errors
+    /// When too many others are in work for too long: this one is refused.
+    fn turn(&self) -> impl Future<Output = Result<Self::Turn, TurnedAway>> + Send;
 }
 
 /// Whether one of the protocols that the client offers is spoken here, or it offers none.

@@ -9,6 +9,7 @@ use axum::extract::ws::close_code;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::Door;
 use super::messages;
 use super::outbox::{Outbox, Place};
 use crate::hrana::entries::{Entries, Next};
@@ -44,28 +45,29 @@ pub(super) enum Work {
 }
 
 /// What becomes of a stream from one request to the next.
-enum State<D> {
+enum State<E: Door> {
     /// It was not opened, or has ended; what is said of it.
     Ended(WireError),
     Held(Held),
     /// A batch runs, or has run, and its entries are fetched.
-    Cursor(Cursor<D>),
+    Cursor(Cursor<E>),
 }
 
-struct Cursor<D> {
-    /// `None` when the batch has ended.
-    entries: Option<Entries<D>>,
+struct Cursor<E: Door> {
+    /// `None` when the batch has ended. It is in work until then.
+    entries: Option<(Entries<E::Database>, E::Turn)>,
     /// Lines that are not fetched yet.
     lines: VecDeque<String>,
     /// What there is after the cursor.
     after: Result<Held, WireError>,
 }
 
-pub(super) struct SocketStream<D> {
-    hrana: Arc<Hrana<D>>,
+pub(super) struct SocketStream<E: Door> {
+    door: Arc<E>,
+    hrana: Arc<Hrana<E::Database>>,
     access: Access,
     outbox: Outbox,
-    state: State<D>,
+    state: State<E>,
     /// Answers that wait for durability. They do not keep the next request waiting: what a client sends at once
     /// becomes durable at once.
     waiting: JoinSet<()>,
@@ -75,9 +77,9 @@ fn closed() -> WireError {
     WireError { message: "the stream is not open".into(), code: "STREAM_CLOSED" }
 }
 
-impl<D: Database> SocketStream<D> {
-    pub(super) fn new(hrana: Arc<Hrana<D>>, access: Access, outbox: Outbox) -> Self {
-        Self { hrana, access, outbox, state: State::Ended(closed()), waiting: JoinSet::new() }
+impl<E: Door> SocketStream<E> {
+    pub(super) fn new(door: Arc<E>, hrana: Arc<Hrana<E::Database>>, access: Access, outbox: Outbox) -> Self {
+        Self { door, hrana, access, outbox, state: State::Ended(closed()), waiting: JoinSet::new() }
     }
 
     /// Takes requests until nobody can send one any more. When it is dropped, what runs is stopped and rolled back.
@@ -86,12 +88,12 @@ impl<D: Database> SocketStream<D> {
             while self.waiting.try_join_next().is_some() {}
             match work {
                 Work::Open => {
-                    let opened = self.open().await.map_err(|failure| failure.wire());
+                    let opened = self.open().await;
                     self.answer_plainly(id, "open_stream", opened, place);
                 }
                 Work::Run(request, stored) => self.execute(id, request, stored, place).await,
                 Work::OpenCursor(batch, stored) => {
-                    let opened = self.open_cursor(batch, stored);
+                    let opened = self.open_cursor(batch, stored).await;
                     self.answer_plainly(id, "open_cursor", opened, place);
                 }
                 Work::FetchCursor { max_count } => self.fetch(id, max_count, place).await,
@@ -118,9 +120,14 @@ impl<D: Database> SocketStream<D> {
         self.outbox.send(text, None, place);
     }
 
-    async fn open(&mut self) -> Result<(), Failure> {
-        let stream = self.hrana.stream(None, self.access).await?;
-        self.state = State::Held(self.hold(stream)?);
+    async fn turn(&self) -> Result<E::Turn, WireError> {
+        self.door.turn().await.map_err(|away| away.wire())
+    }
+
+    async fn open(&mut self) -> Result<(), WireError> {
+        let _turn = self.turn().await?;
+        let stream = self.hrana.stream(None, self.access).await.map_err(|failure| failure.wire())?;
+        self.state = State::Held(self.hold(stream).map_err(|failure| failure.wire())?);
         Ok(())
     }
 
@@ -152,9 +159,13 @@ impl<D: Database> SocketStream<D> {
     }
 
     async fn execute(&mut self, id: i32, request: Request, stored: StoredSql, place: Place) {
+        let turn = match self.turn().await {
+            Ok(turn) => turn,
+            Err(error) => return self.outbox.send(messages::failed(id, &error), None, place),
+        };
         match self.take() {
             Ok(stream) => match self.run_on(stream, id, request, stored).await {
-                Ok(text) => self.send_when_durable(id, text, place).await,
+                Ok(text) => self.send_when_durable(id, text, place, turn).await,
                 Err(failure) => {
                     self.state = State::Ended(failure.wire());
                     self.outbox.send(messages::failed(id, &failure.wire()), None, place);
@@ -191,11 +202,13 @@ impl<D: Database> SocketStream<D> {
         Ok(text)
     }
 
-    async fn send_when_durable(&mut self, id: i32, text: String, place: Place) {
+    async fn send_when_durable(&mut self, id: i32, text: String, place: Place, turn: E::Turn) {
         let room = self.outbox.room_for(&text).await;
         let (hrana, outbox) = (self.hrana.clone(), self.outbox.clone());
         self.waiting.spawn(async move {
-            match hrana.database.durable().await {
+            let durable = hrana.database.durable().await;
+            drop(turn);
+            match durable {
                 Ok(_) => outbox.send(text, room, place),
                 Err(unavailable) => {
                     let failure = Failure::Unavailable(unavailable);
@@ -207,11 +220,12 @@ impl<D: Database> SocketStream<D> {
         });
     }
 
-    fn open_cursor(&mut self, batch: Batch, stored: StoredSql) -> Result<(), WireError> {
+    async fn open_cursor(&mut self, batch: Batch, stored: StoredSql) -> Result<(), WireError> {
         let steps = batch.into_steps().map_err(|error| Failure::Statement(error).wire())?;
+        let turn = self.turn().await?;
         let mut stream = self.take()?;
         stream.session().use_stored(stored);
-        let entries = Some(Entries::of(&self.hrana, stream, steps));
+        let entries = Some((Entries::of(&self.hrana, stream, steps), turn));
         self.state = State::Cursor(Cursor { entries, lines: VecDeque::new(), after: Err(closed()) });
         Ok(())
     }
@@ -225,7 +239,7 @@ impl<D: Database> SocketStream<D> {
             return;
         };
         if cursor.lines.is_empty()
-            && let Some(entries) = &mut cursor.entries
+            && let Some((entries, _)) = &mut cursor.entries
         {
             let next = entries.next().await;
             if !matches!(next, Next::Lines(_)) {
@@ -255,7 +269,7 @@ impl<D: Database> SocketStream<D> {
         };
         let after = match entries {
             None => after,
-            Some(entries) => match entries.end().await {
+            Some((entries, _turn)) => match entries.end().await {
                 Some(mut stream) => {
                     stream.session().use_stored(StoredSql::default());
                     self.hold(stream).map_err(|failure| failure.wire())
@@ -267,7 +281,7 @@ impl<D: Database> SocketStream<D> {
     }
 }
 
-impl<D> Cursor<D> {
+impl<E: Door> Cursor<E> {
     fn take_in(&mut self, lines: &[u8]) {
         self.lines.extend(String::from_utf8_lossy(lines).lines().map(str::to_owned));
     }
