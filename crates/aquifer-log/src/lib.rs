@@ -40,7 +40,7 @@ pub use generation::GenerationRecord;
 pub use layout::{Level, SegmentKey};
 pub use merge::{Merge, MergedPage, PageSink};
 pub use name::{DatabaseName, DatabaseNameError};
-pub use owner::{Owner, OwnerRecord, ServerRecord};
+pub use owner::{Owner, OwnerRecord, ServerRecord, ServerSecret};
 pub use plan::{Plan, PlanError, Step, Target};
 pub use remove::{RemoveError, remove_database, remove_generation};
 pub use retain::{Retained, Retention, retain};

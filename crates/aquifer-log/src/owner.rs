@@ -124,6 +124,32 @@ pub struct ServerRecord {
     pub beat: u64,
     /// For how long one sign of life counts, in milliseconds.
     pub lease_millis: u64,
+    /// With what other servers of the store prove to it that they are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<ServerSecret>,
+}
+
+/// What a server shares with those who can read its store, and with nobody else. Not in `Debug` output.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ServerSecret(String);
+
+impl ServerSecret {
+    /// One that nobody can guess, if `text` cannot be guessed.
+    pub fn new(text: String) -> ServerSecret {
+        ServerSecret(text)
+    }
+
+    /// Its bytes, for a key.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl std::fmt::Debug for ServerSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerSecret(…)")
+    }
 }
 
 impl ServerRecord {

@@ -260,6 +260,7 @@ async fn a_server_that_answers_nothing_keeps_a_database_for_a_lease_and_no_longe
         started: Timestamp::now(),
         beat: 7,
         lease_millis: 500,
+        secret: None,
     };
     server.announce(&stage.store).await.unwrap();
     let database = DatabaseStore::new(stage.store.clone(), "shop".parse().unwrap());

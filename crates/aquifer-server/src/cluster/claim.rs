@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aquifer_format::Timestamp;
-use aquifer_log::{DatabaseStore, LogError, Owner, OwnerRecord};
+use aquifer_log::{DatabaseStore, LogError, Owner, OwnerRecord, ServerRecord, ServerSecret};
 use uuid::Uuid;
 
 use super::peers::Standing;
@@ -26,6 +26,8 @@ pub struct Elsewhere {
     pub host: String,
     /// Where it takes requests, if others can reach it.
     pub url: Option<String>,
+    /// With what it is proven to it that another server of its store speaks.
+    pub(crate) secret: Option<ServerSecret>,
 }
 
 impl Claim {
@@ -80,7 +82,9 @@ impl Cluster {
             return Ok(None);
         }
         Ok(match self.shared.peers.judge(&self.shared.store, server).await? {
-            Standing::Live(record) => Some(Elsewhere { server, host: record.host, url: record.url }),
+            Standing::Live(ServerRecord { host, url, secret, .. }) => {
+                Some(Elsewhere { server, host, url, secret })
+            }
             Standing::Over => None,
         })
     }

@@ -31,9 +31,11 @@
 
 mod claim;
 mod peers;
+mod proof;
 mod term;
 
 pub use claim::{Claim, Elsewhere};
+pub(crate) use proof::proof;
 pub use term::Term;
 
 use std::collections::VecDeque;
@@ -41,8 +43,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aquifer_log::Store;
 use aquifer_log::store::Patience;
+use aquifer_log::{ServerSecret, Store};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -77,6 +79,7 @@ pub struct Cluster {
 struct Shared {
     store: Store,
     host: String,
+    secret: Option<ServerSecret>,
     options: ClusterOptions,
     current: Mutex<Option<Arc<Term>>>,
     /// Held while a term begins. When the last attempt failed, and why.
@@ -99,6 +102,7 @@ impl Cluster {
         let shared = Shared {
             store,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            secret: proof::secret(),
             options,
             current: Mutex::default(),
             beginning: tokio::sync::Mutex::default(),

@@ -170,6 +170,7 @@ impl Shared {
             started: Timestamp::now(),
             beat: 1,
             lease_millis: u64::try_from(self.options.lease.as_millis()).unwrap_or(u64::MAX),
+            secret: self.secret.clone(),
         }
     }
 

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::Service;
 use super::answer::Refusal;
+use super::peer::{self, CLIENT_HEADER, Peer};
 use crate::cluster::Elsewhere;
 use crate::hosted::HostError;
 
@@ -185,6 +186,10 @@ impl Service {
         let mut headers = passed_on(&head.headers);
         pass_upgrade(&head.headers, &mut headers);
         headers.insert(FORWARDED, HeaderValue::from_static("1"));
+        headers.remove(CLIENT_HEADER);
+        if let (Some(Peer(client)), Some(secret)) = (head.extensions.get(), &other.secret) {
+            headers.extend(peer::said_of(*client, secret));
+        }
         // The body is sent without any; those of the answer are passed on.
         headers.remove(header::TRAILER);
         headers.insert(header::TE, HeaderValue::from_static("trailers"));

@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 use tracing::{Instrument, Span, field};
 
 use super::Service;
-use super::peer::Peer;
+use super::peer::{self, Peer};
 use super::request_id::{REQUEST_ID_HEADER, RequestId};
 
 /// The status of a request whose client went away before there was one, as nginx counts it.
@@ -46,6 +46,9 @@ pub(super) async fn observed(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if let Some(client) = peer::client(request.headers(), service.hosts.cluster()) {
+        request.extensions_mut().insert(client);
+    }
     let id = RequestId::of(request.headers());
     let seen = Arc::new(Seen::default());
     if let Some(route) = fixed_route(request.uri().path()) {

@@ -1,14 +1,13 @@
 use std::time::Duration;
 
+use aquifer_format::Revision;
 use aquifer_server::hrana::Settings;
 use aquifer_server::http::{ConnectionLimits, Limits, Options};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-use aquifer_format::Revision;
 use aquifer_testkit::fault_store::{Fault, Gate, Op, Rule};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
-use crate::stage::{Answer, Setup, Stage, eventually};
+use crate::stage::{Answer, Server, Setup, Stage, eventually};
 
 fn limited(limits: Limits) -> Setup {
     Setup { options: Options { limits, ..Options::default() }, ..Setup::default() }
@@ -156,4 +155,35 @@ async fn a_request_that_waits_for_a_revision_takes_no_place_from_those_that_work
         tokio::join!(server.execute("/db/a", &[], "INSERT INTO t VALUES ('written')"), waiting);
     assert_eq!(written.status, 200, "{written:?}");
     assert!(waited.status == 200 && waited.body.contains("written"), "{waited:?}");
+}
+
+/// The status of a request from another address of this machine, with one more line in its head.
+async fn from(address: &str, server: &Server, line: &str) -> u16 {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+    let mut socket = socket.connect(server.address).await.unwrap();
+    let head = format!("GET /db/a/info HTTP/1.1\r\nhost: x\r\n{line}connection: close\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    Answer::parse(&answer).status
+}
+
+#[tokio::test]
+async fn clients_are_told_apart_by_their_own_address_behind_another_server_and_by_no_other() {
+    let stage = Stage::new();
+    let limits = Limits { rate: Some(2), ..Limits::default() };
+    let (a, b) = (stage.server("a", limited(limits)).await, stage.server("b", Setup::default()).await);
+    a.values("/db/a", "CREATE TABLE t(x)").await;
+    eventually("too many", async || from("127.0.0.2", &b, "").await == 429).await;
+    assert_eq!(from("127.0.0.3", &b, "").await, 200, "it has done nothing");
+    // Whoever says so itself is not believed.
+    let mut guess = 0;
+    let line = |n| format!("aquifer-client: 127.1.0.{n}:80 {}\r\n", "A".repeat(43));
+    eventually("too many", async || {
+        guess = (guess + 1) % 250;
+        from("127.0.0.4", &a, &line(guess)).await == 429
+    })
+    .await;
+    assert_eq!(from("127.0.0.5", &b, &line(1)).await, 200);
 }

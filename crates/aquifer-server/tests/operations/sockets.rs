@@ -192,6 +192,7 @@ impl Owner {
             started: Timestamp::now(),
             beat: 7,
             lease_millis: lease.as_millis() as u64,
+            secret: None,
         };
         record.announce(&stage.store).await.unwrap();
         let database = DatabaseStore::new(stage.store.clone(), "shop".parse().unwrap());
