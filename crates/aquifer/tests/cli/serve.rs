@@ -79,3 +79,22 @@ fn everybody_is_let_in_on_loopback_only_unless_told() {
     let server = Server::start(&world, "a", &["--auth-tokens", "tokens"]);
     assert!(server.execute("shop", "SELECT 1")["error"].as_str().unwrap().contains("token"));
 }
+
+#[test]
+fn a_transaction_that_is_open_for_too_long_is_rolled_back() {
+    let world = World::new();
+    let ask = |server: &Server, baton: &Value, sql: &str| -> Value {
+        let body =
+            json!({"baton": baton, "requests": [{"type": "execute", "stmt": {"sql": sql}}]}).to_string();
+        let answer = request(&server.address, "POST", "/db/shop/v2/pipeline", &body);
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    for (limit, code) in [("0s", json!("TRANSACTION_TIMEOUT")), ("1h", Value::Null)] {
+        let server = Server::start(&world, "a", &["--transaction-timeout", limit]);
+        let baton = ask(&server, &Value::Null, "BEGIN")["baton"].clone();
+        let told = ask(&server, &baton, "SELECT 1");
+        assert_eq!(told["code"], code, "{limit}: {told}");
+        server.rows("CREATE TABLE IF NOT EXISTS t(k)");
+        assert_eq!(server.daemon.end_by(Signal::TERM).code, 0);
+    }
+}

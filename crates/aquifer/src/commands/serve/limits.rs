@@ -47,6 +47,10 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "LENGTH", default_value = "30s")]
     statement_timeout: Length,
 
+    /// How long a transaction may be open over several requests; it keeps others from writing
+    #[arg(long, value_name = "LENGTH", default_value = "30s")]
+    transaction_timeout: Length,
+
     /// How long a request waits for a revision that it names (aquifer-wait)
     #[arg(long, value_name = "LENGTH", default_value = "10s")]
     wait_timeout: Length,
@@ -121,6 +125,7 @@ impl LimitArgs {
                 statement_time: self.statement_timeout.0,
                 ..sql::Limits::default()
             },
+            transaction: self.transaction_timeout.0,
             slow_reader: self.stall_timeout.0,
             body_bytes: usize::try_from(self.max_body.0).unwrap_or(usize::MAX),
             observer: Observer { slow: Some(observe.slow_query.0), ..Observer::default() },
