@@ -2,6 +2,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use aquifer_format::Revision;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, TRAILER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -39,39 +40,52 @@ async fn answer<D: Database>(
     let entries = Entries::of(hrana, stream, steps);
     let streams = Arc::clone(&hrana.streams);
     let frames =
-        futures::stream::unfold(Some(Answer { entries, baton, first: Some(first) }), move |answer| {
+        futures::stream::unfold(Answer::Running { entries, baton, first: Some(first) }, move |answer| {
             let streams = Arc::clone(&streams);
-            async move { answer?.next(&streams).await }
+            async move { answer.next(&streams).await }
         });
     let body = Body::new(StreamBody::new(frames.map(Ok::<_, Infallible>)));
     let head = [(CONTENT_TYPE, "application/x-ndjson"), (TRAILER, REVISION_HEADER)];
     Ok((head, body).into_response())
 }
 
-/// An answer that has not ended.
-struct Answer<D> {
-    entries: Entries<D>,
-    baton: Baton,
-    /// The line that comes before all others.
-    first: Option<String>,
+/// What is left of an answer.
+enum Answer<D> {
+    Running {
+        entries: Entries<D>,
+        baton: Baton,
+        /// The line that comes before all others.
+        first: Option<String>,
+    },
+    /// The revision, after the last line.
+    Told(Option<Revision>),
+    /// Nothing. One that breaks off tells no revision.
+    Ended,
 }
 
 impl<D: Database> Answer<D> {
-    /// What comes next, and what is left then. One that breaks off tells no revision.
-    async fn next(mut self, streams: &Arc<Streams>) -> Option<(Frame<Bytes>, Option<Self>)> {
+    /// What comes next, and what is left then.
+    async fn next(self, streams: &Arc<Streams>) -> Option<(Frame<Bytes>, Self)> {
         let data = |lines: Vec<u8>| Frame::data(Bytes::from(lines));
-        if let Some(first) = self.first.take() {
-            return Some((data(first.into_bytes()), Some(self)));
-        }
-        match self.entries.next().await {
-            Next::Lines(lines) => Some((data(lines), Some(self))),
-            Next::Failed(lines) => Some((data(lines), None)),
-            Next::Done(stream) => {
-                streams.park(*stream, &self.baton);
-                let told = HeaderValue::try_from(self.entries.revision()?.to_string()).ok()?;
-                let told = HeaderMap::from_iter([(HeaderName::from_static(REVISION_HEADER), told)]);
-                Some((Frame::trailers(told), None))
+        let (mut entries, baton) = match self {
+            Answer::Running { entries, baton, first: Some(first) } => {
+                return Some((data(first.into_bytes()), Answer::Running { entries, baton, first: None }));
             }
-        }
+            Answer::Running { entries, baton, first: None } => (entries, baton),
+            Answer::Told(revision) => {
+                let told = HeaderValue::try_from(revision?.to_string()).ok()?;
+                let told = HeaderMap::from_iter([(HeaderName::from_static(REVISION_HEADER), told)]);
+                return Some((Frame::trailers(told), Answer::Ended));
+            }
+            Answer::Ended => return None,
+        };
+        Some(match entries.next().await {
+            Next::Lines(lines) => (data(lines), Answer::Running { entries, baton, first: None }),
+            Next::Failed(lines) => (data(lines), Answer::Ended),
+            Next::Last(lines, stream) => {
+                streams.park(*stream, &baton);
+                (data(lines), Answer::Told(entries.revision()))
+            }
+        })
     }
 }

@@ -47,10 +47,14 @@ enum Entry {
     },
 }
 
-/// Lines on their way, and whether they reveal something that may not be durable yet.
+/// Lines on their way.
+#[derive(Default)]
 struct Chunk {
     lines: Vec<u8>,
+    /// Whether they reveal something that may not be durable yet.
     reveals: bool,
+    /// Whether none come after them.
+    is_last: bool,
 }
 
 /// The entries of a batch that runs. When this is dropped, what runs is stopped and rolled back.
@@ -66,8 +70,8 @@ pub(super) struct Entries<D> {
 pub(super) enum Next {
     /// Lines, each with its line feed.
     Lines(Vec<u8>),
-    /// No more lines.
-    Done(Box<Stream>),
+    /// The last lines, and the stream, which goes on. There may be none.
+    Last(Vec<u8>, Box<Stream>),
     /// A last line, with the error that ended the batch and its stream.
     Failed(Vec<u8>),
 }
@@ -82,7 +86,7 @@ impl<D: Database> Entries<D> {
             runtime: Handle::current(),
             interrupter: interrupter.clone(),
             patience: hrana.settings.slow_reader,
-            chunk: Chunk { lines: Vec::new(), reveals: false },
+            chunk: Chunk::default(),
             fresh: false,
             gave_up: false,
         };
@@ -105,26 +109,26 @@ impl<D: Database> Entries<D> {
     /// The next lines, when what they could have seen is durable. Not cancel-safe. Not to be asked again after the
     /// end.
     pub(super) async fn next(&mut self) -> Next {
-        let Some(Chunk { lines, reveals }) = self.receiver.recv().await else {
-            let failure = match (&mut self.running).await {
-                Ok(Some(stream)) => {
-                    self.stop.disarm();
-                    return Next::Done(Box::new(stream));
-                }
-                Ok(None) => Failure::SlowReader { patience: self.hrana.settings.slow_reader },
-                Err(_) => Failure::Panicked,
-            };
-            return Next::Failed(line(&Entry::Error { error: failure.wire() }));
-        };
+        let chunk = self.receiver.recv().await;
+        let Chunk { lines, reveals, is_last } = chunk.unwrap_or(Chunk { is_last: true, ..Chunk::default() });
         if reveals {
             match self.hrana.database.durable().await {
                 Ok(revision) => self.revision = Some(revision),
-                Err(error) => {
-                    return Next::Failed(line(&Entry::Error { error: Failure::Unavailable(error).wire() }));
-                }
+                Err(error) => return failed(&Failure::Unavailable(error)),
             }
         }
-        Next::Lines(lines)
+        if !is_last {
+            return Next::Lines(lines);
+        }
+        // Not later: whoever has the last line may ask for the stream at once, and take no notice of the answer's end.
+        match (&mut self.running).await {
+            Ok(Some(stream)) => {
+                self.stop.disarm();
+                Next::Last(lines, Box::new(stream))
+            }
+            Ok(None) => failed(&Failure::SlowReader { patience: self.hrana.settings.slow_reader }),
+            Err(_) => failed(&Failure::Panicked),
+        }
     }
 
     /// Ends the batch where it is; what its open transaction has done stays in it. `None` when the stream has ended.
@@ -140,16 +144,18 @@ impl<D: Database> Entries<D> {
 /// Runs the batch to its end; when nobody reads any more, only until then. When its reader takes nothing, this ends
 /// the stream here and now: nobody may ever ask for it.
 fn run(mut stream: Stream, steps: &[Step], mut writer: Writer) -> Option<Stream> {
-    match stream.session().batch(steps, &mut writer) {
-        Ok(()) => {
-            let _ = writer.send();
-        }
-        Err(SqlError::Cancelled) => {}
+    let _ = match stream.session().batch(steps, &mut writer) {
+        Ok(()) => writer.finish(),
+        Err(SqlError::Cancelled) => Ok(()),
         Err(error) => {
-            let _ = writer.write(&Entry::Error { error: error.into() }).and_then(|()| writer.send());
+            writer.write(&Entry::Error { error: error.into() }, false).and_then(|()| writer.finish())
         }
-    }
+    };
     (!writer.gave_up).then_some(stream)
+}
+
+fn failed(failure: &Failure) -> Next {
+    Next::Failed(line(&Entry::Error { error: failure.wire() }))
 }
 
 fn line(entry: &Entry) -> Vec<u8> {
@@ -172,18 +178,25 @@ struct Writer {
 }
 
 impl Writer {
-    fn write(&mut self, entry: &Entry) -> Result<(), SqlError> {
+    /// Adds an entry, and says whether it reveals something that may not be durable yet.
+    fn write(&mut self, entry: &Entry, reveals: bool) -> Result<(), SqlError> {
+        // Before, not after: the last line must be in the last chunk.
+        let sent = if self.chunk.lines.len() >= CHUNK { self.send() } else { Ok(()) };
         serde_json::to_writer(&mut self.chunk.lines, entry).expect("an entry has only what JSON can carry");
         self.chunk.lines.push(b'\n');
-        if self.chunk.lines.len() >= CHUNK { self.send() } else { Ok(()) }
+        self.chunk.reveals |= reveals;
+        sent
+    }
+
+    /// Hands over what there is, as the last.
+    fn finish(&mut self) -> Result<(), SqlError> {
+        self.chunk.is_last = true;
+        self.send()
     }
 
     /// Hands the lines over, once there is room; the statement is cancelled when nobody takes them in time.
     fn send(&mut self) -> Result<(), SqlError> {
-        if self.chunk.lines.is_empty() {
-            return Ok(());
-        }
-        let chunk = std::mem::replace(&mut self.chunk, Chunk { lines: Vec::new(), reveals: false });
+        let chunk = std::mem::take(&mut self.chunk);
         let Err(mpsc::error::TrySendError::Full(chunk)) = self.chunks.try_send(chunk) else {
             return self.read();
         };
@@ -211,30 +224,28 @@ impl Sink for Writer {
     fn begin(&mut self, step: usize, columns: Vec<Column>) -> Result<(), SqlError> {
         self.fresh = true;
         // The columns tell the schema, which may have been changed just now.
-        self.chunk.reveals = true;
-        self.write(&Entry::StepBegin { step, cols: columns.into_iter().map(Into::into).collect() })
+        self.write(&Entry::StepBegin { step, cols: columns.into_iter().map(Into::into).collect() }, true)
     }
 
     fn row(&mut self, row: &Row<'_>, columns: &[String]) -> Result<(), SqlError> {
         let row = values(row, columns)?;
-        self.chunk.reveals |= std::mem::take(&mut self.fresh);
-        self.write(&Entry::Row { row })
+        let is_first = std::mem::take(&mut self.fresh);
+        self.write(&Entry::Row { row }, is_first)
     }
 
     fn end(&mut self, _step: usize, summary: Summary) -> Result<(), SqlError> {
-        self.chunk.reveals = true;
-        self.write(&Entry::StepEnd {
+        let entry = Entry::StepEnd {
             affected_row_count: summary.affected_row_count,
             last_insert_rowid: summary.last_insert_rowid.map(|rowid| rowid.to_string()),
             rows_read: summary.rows_read,
             rows_written: summary.rows_written,
             query_duration_ms: milliseconds(summary.duration),
-        })
+        };
+        self.write(&entry, true)
     }
 
     fn failed(&mut self, step: usize, error: SqlError) -> Result<(), SqlError> {
-        self.chunk.reveals = true;
-        self.write(&Entry::StepError { step, error: error.into() })
+        self.write(&Entry::StepError { step, error: error.into() }, true)
     }
 }
 
@@ -255,12 +266,12 @@ mod tests {
             runtime: runtime.handle().clone(),
             interrupter: session.interrupter(),
             patience: Duration::from_millis(1),
-            chunk: Chunk { lines: Vec::new(), reveals: false },
+            chunk: Chunk::default(),
             fresh: false,
             gave_up: false,
         };
         let entry = Entry::Row { row: vec![Value::Text("x".repeat(1000))] };
-        let written = (0..1000).take_while(|_| writer.write(&entry).is_ok()).count();
+        let written = (0..1000).take_while(|_| writer.write(&entry, false).is_ok()).count();
         assert!(
             written * 1000 < (CHUNKS + 1) * (CHUNK + 1000),
             "{written} rows were taken from the statement"

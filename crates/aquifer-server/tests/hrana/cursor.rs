@@ -2,8 +2,9 @@
 use std::io::{BufReader, Read};
 use std::time::Duration;
 
-use aquifer_server::hrana::Settings;
-use aquifer_server::sql::Limits;
+use aquifer_server::hrana::{self, Settings};
+use aquifer_server::sql::{Access, Limits};
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::world::{until, world};
@@ -83,6 +84,27 @@ fn the_stream_of_a_cursor_goes_on_under_its_baton() {
     let closed = world.pipeline(Some(&baton), &json!([{"type":"close"}]));
     assert_eq!(closed["baton"], Value::Null);
     assert_eq!(world.value("SELECT count(*) FROM t"), "1");
+}
+
+/// The crate `libsql` reads no further than the end of its statement, and closes the connection.
+#[test]
+fn a_baton_is_valid_when_the_last_line_has_arrived() {
+    let world = world(Settings::default());
+    // Results that fill a part of the answer to the brim are among them.
+    for count in [0, 1, 29, 30, 31, 32, 33, 100] {
+        let baton = world.runtime.block_on(async {
+            let body = batch(None, &json!([{"stmt":{"sql": rows(count)}}]));
+            let answer = hrana::cursor(&world.hrana, Access::ReadWrite, body.as_bytes()).await;
+            let mut parts = answer.into_body().into_data_stream();
+            let mut text = String::new();
+            while !text.contains("step_end") {
+                text.push_str(std::str::from_utf8(&parts.next().await.unwrap().unwrap()).unwrap());
+            }
+            lines(&text)[0]["baton"].as_str().unwrap().to_owned()
+        });
+        let closed = world.pipeline(Some(&baton), &json!([{"type":"close"}]));
+        assert_eq!(closed["results"][0]["type"], "ok", "after {count} rows: {closed}");
+    }
 }
 
 #[test]

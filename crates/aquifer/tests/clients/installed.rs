@@ -1,7 +1,7 @@
 //! Whether the clients are there.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 pub(crate) enum Runtime {
     Node,
     Python,
+    /// A program that has the clients and their scenarios compiled in.
+    Rust,
 }
 
 impl Runtime {
@@ -18,29 +20,35 @@ impl Runtime {
     pub(crate) fn command(self, script: &str) -> Option<Command> {
         static NODE: OnceLock<Option<PathBuf>> = OnceLock::new();
         static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
-        let program = match self {
-            Runtime::Node => NODE.get_or_init(|| self.program_or_skip()),
-            Runtime::Python => PYTHON.get_or_init(|| self.program_or_skip()),
+        static RUST: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let installed = match self {
+            Runtime::Node => &NODE,
+            Runtime::Python => &PYTHON,
+            Runtime::Rust => &RUST,
         };
-        let mut command = Command::new(program.as_ref()?);
-        command.arg(self.folder().join(script));
+        let program = installed.get_or_init(|| self.program_or_skip()).as_ref()?;
+        let mut command = Command::new(program);
+        match self {
+            Runtime::Node | Runtime::Python => command.arg(self.folder().join(script)),
+            Runtime::Rust => command.arg(script),
+        };
         Some(command)
     }
 
     fn program_or_skip(self) -> Option<PathBuf> {
-        let (program, lock, stamp) = match self {
-            Runtime::Node => ("node", "package-lock.json", "node_modules/.installed"),
-            Runtime::Python => ("venv/bin/python", "requirements.txt", "venv/.installed"),
+        let (program, stamp) = match self {
+            Runtime::Node => ("node", "node_modules/.installed"),
+            Runtime::Python => ("venv/bin/python", "venv/.installed"),
+            Runtime::Rust => ("target/debug/clients", "target/.installed"),
         };
         let folder = self.folder();
-        let wanted = fs::read(folder.join(lock)).unwrap();
-        if fs::read(folder.join(stamp)).is_ok_and(|installed| installed == wanted) {
+        if fs::read(folder.join(stamp)).is_ok_and(|installed| installed == self.wanted().unwrap()) {
             let program = if program.contains('/') { folder.join(program) } else { program.into() };
             return Some(program);
         }
         let missing = format!(
             "the clients of {self:?} are not installed as {} wants them: run crates/aquifer/tests/clients/install",
-            folder.join(lock).display()
+            folder.display()
         );
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{missing}");
         // Not `eprintln!`: the test harness swallows that in tests that pass.
@@ -48,11 +56,27 @@ impl Runtime {
         None
     }
 
+    /// What `install` leaves behind when what is installed is of today: the lock file, and the sources of what is compiled.
+    fn wanted(self) -> io::Result<Vec<u8>> {
+        let folder = self.folder();
+        let mut files = match self {
+            Runtime::Node => vec![folder.join("package-lock.json")],
+            Runtime::Python => vec![folder.join("requirements.txt")],
+            Runtime::Rust => {
+                let sources = fs::read_dir(folder.join("src"))?.map(|entry| Ok(entry?.path()));
+                sources.chain([Ok(folder.join("Cargo.lock"))]).collect::<io::Result<_>>()?
+            }
+        };
+        files.sort();
+        Ok(files.iter().map(fs::read).collect::<io::Result<Vec<_>>>()?.concat())
+    }
+
     fn folder(self) -> PathBuf {
         let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         clients.join(match self {
             Runtime::Node => "js",
             Runtime::Python => "python",
+            Runtime::Rust => "rust",
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The server as its users' clients see it: unmodified programs from npm and Python, in the exact versions of
-//! `js/package-lock.json` and `python/requirements.txt`, as processes of their own.
+//! The server as its users' clients see it: unmodified clients from npm, `PyPI` and crates.io, in the exact
+//! versions of `js/package-lock.json`, `python/requirements.txt` and `rust/Cargo.lock`, in processes of their own.
 //!
 //! `check` installs them. Without them the tests are skipped, with a line that says so; where `CI=true`, they fail.
 

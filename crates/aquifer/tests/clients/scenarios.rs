@@ -49,6 +49,15 @@ scenarios! {
         a_hundred_thousand_rows_are_read
         a_wrong_token_is_refused
     }
+    libsql_for_rust: Rust "sql" "libsql" {
+        values_come_back_as_they_were_written
+        a_batch_is_all_or_nothing
+        a_transaction_is_seen_by_others_when_it_commits
+        a_writer_who_waits_in_vain_is_told_that_it_is_busy
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_read
+        a_wrong_token_is_refused
+    }
     tursodatabase_serverless: Node "sql.mjs" "serverless" {
         values_come_back_as_they_were_written
         a_batch_is_all_or_nothing
@@ -64,6 +73,14 @@ scenarios! {
         all_have_the_same_after_a_restart
     }
     clients_of_all_kinds_at_random_again: Node "converge.mjs" "2" {
+        all_have_the_same_in_the_end
+        all_have_the_same_after_a_restart
+    }
+    clients_for_rust_at_random: Rust "converge" "1" {
+        all_have_the_same_in_the_end
+        all_have_the_same_after_a_restart
+    }
+    clients_for_rust_at_random_again: Rust "converge" "2" {
         all_have_the_same_in_the_end
         all_have_the_same_after_a_restart
     }
@@ -83,7 +100,23 @@ scenarios! {
         a_wrong_token_is_refused
         faults_lose_nothing_and_repeat_nothing
     }
+    turso_for_rust: Rust "sync" "turso" {
+        what_one_pushes_the_other_pulls
+        what_the_server_refuses_is_kept_for_all_to_see
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_bootstrapped
+        a_wrong_token_is_refused
+        faults_lose_nothing_and_repeat_nothing
+    }
     libsql_offline: Node "offline.mjs" "libsql" {
+        what_one_pushes_the_other_pulls
+        what_conflicts_is_refused_and_nothing_of_it_is_written
+        a_restarted_server_is_found_again
+        a_hundred_thousand_rows_are_bootstrapped
+        a_wrong_token_is_refused
+        a_replica_reads_its_own_writes
+    }
+    libsql_offline_for_rust: Rust "offline" "libsql" {
         what_one_pushes_the_other_pulls
         what_conflicts_is_refused_and_nothing_of_it_is_written
         a_restarted_server_is_found_again

@@ -13,8 +13,8 @@ use crate::world::World;
 
 /// What the server lets in; the scripts have it.
 const TOKEN: &str = "token-of-the-clients";
-/// A script that has not ended by then hangs.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// A script that has not ended by then hangs. Clients that are compiled here are not optimised.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 pub(crate) struct Stage {
     world: World,

@@ -247,7 +247,8 @@ impl<E: Door> SocketStream<E> {
             }
             match next {
                 Next::Lines(lines) | Next::Failed(lines) => cursor.take_in(&lines),
-                Next::Done(mut stream) => {
+                Next::Last(lines, mut stream) => {
+                    cursor.take_in(&lines);
                     stream.session().use_stored(StoredSql::default());
                     cursor.after = streams.hold(*stream, KEPT).map_err(|failure| failure.wire());
                 }
