@@ -1,5 +1,6 @@
 //! What an administrator has said of a database, for every server of the store: `control.json`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aquifer_format::{GenerationId, Timestamp};
@@ -11,6 +12,7 @@ use crate::error::LogError;
 use crate::generation::{decode, encode};
 use crate::name::DatabaseName;
 use crate::remove::remove_database;
+use crate::retain::keep_for_forks;
 use crate::store::{Listing, Prefix, Store};
 
 /// What `control.json` holds. Without the object nothing was said.
@@ -34,6 +36,18 @@ pub struct Deletion {
     pub at: Timestamp,
     /// From when on its objects may be removed, by the store's clock.
     pub gone: Timestamp,
+    /// That was begun: it cannot be had back. What is left is what forks of it need.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub purged: bool,
+}
+
+/// What came of [`DatabaseStore::purge`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Objects that were deleted; 0 if there is no such database.
+    pub objects: u64,
+    /// The databases that were forked from it and still need a part of it, which has stayed. None: nothing is left.
+    pub needed_by: BTreeSet<DatabaseName>,
 }
 
 impl DatabaseStore {
@@ -62,28 +76,59 @@ impl DatabaseStore {
     /// After an error call it again.
     pub async fn mark_deleted(&self, grace: Duration) -> Result<Deletion, LogError> {
         let at = self.store().time().await?;
-        let deletion = Deletion { at, gone: at.after(grace) };
+        let control = self.control().await?;
+        let purged = control.deleted.is_some_and(|deletion| deletion.purged);
+        let deletion = Deletion { at, gone: at.after(grace), purged };
         // Found by it when its time has come. A mark of a database that is not deleted in the end does no harm.
         self.store().put(&mark(self.name()), "see its control.json\n").await?;
-        let control = self.control().await?;
         self.set_control(&ControlRecord { deleted: Some(deletion), ..control }).await?;
         Ok(deletion)
     }
 
-    /// Takes a deletion back; tells whether there was one.
+    /// Takes a deletion back; tells whether there was one that can be. What was purged cannot.
     pub async fn unmark_deleted(&self) -> Result<bool, LogError> {
         let control = self.control().await?;
-        let was_deleted = control.deleted.is_some();
-        self.set_control(&ControlRecord { deleted: None, ..control }).await?;
+        match control.deleted {
+            Some(Deletion { purged: true, .. }) => return Ok(false),
+            Some(_) => self.set_control(&ControlRecord { deleted: None, ..control }).await?,
+            None => {}
+        }
         self.store().delete(&mark(self.name())).await?;
-        Ok(was_deleted)
+        Ok(control.deleted.is_some())
     }
 
-    /// Removes everything of it now, and what says that it was deleted. Tells how many objects were deleted.
-    pub async fn purge(&self) -> Result<u64, LogError> {
-        let deleted = remove_database(self).await?;
+    /// Removes everything of it now, and what says that it was deleted: also what a restore is just reading. Only what
+    /// its forks need stays; their next upkeep, or that of this store's servers, does the rest when they do not any
+    /// more. Until then it is a deleted database, and cannot be had back.
+    ///
+    /// Interrupted, it leaves a part: call it again.
+    pub async fn purge(&self) -> Result<Purged, LogError> {
+        if self.store().first_dir(self.layout().database()).await?.is_none() {
+            return self.purge_all().await;
+        }
+        // Before forks are looked for: see `forks`.
+        let control = self.control().await?;
+        let now = Timestamp::now();
+        let at = control.deleted.map_or(now, |deletion| deletion.at);
+        let deletion = Deletion { at, gone: now.min(control.deleted.map_or(now, |d| d.gone)), purged: true };
+        self.store().put(&mark(self.name()), "see its control.json\n").await?;
+        let was_silent = control == ControlRecord::default();
+        self.set_control(&ControlRecord { deleted: Some(deletion), ..control }).await?;
+        let forks = self.living_forks_now().await?;
+        if forks.is_empty() {
+            let purged = self.purge_all().await?;
+            // What was written just now is none of the objects that there were.
+            return Ok(Purged { objects: purged.objects - u64::from(was_silent), ..purged });
+        }
+        let now = self.store().time().await?;
+        let needed_by = forks.into_iter().map(|fork| fork.database).collect();
+        Ok(Purged { objects: keep_for_forks(self, now).await?.deleted, needed_by })
+    }
+
+    async fn purge_all(&self) -> Result<Purged, LogError> {
+        let objects = remove_database(self).await?;
         self.store().delete(&mark(self.name())).await?;
-        Ok(deleted)
+        Ok(Purged { objects, ..Purged::default() })
     }
 }
 
@@ -100,7 +145,7 @@ pub fn deleted_databases(store: &Store) -> Listing<DatabaseName> {
         .boxed()
 }
 
-/// Removes the databases whose grace time is over; tells which.
+/// Removes the databases whose grace time is over; tells of which nothing is left.
 pub async fn purge_deleted(store: &Store) -> Result<Vec<DatabaseName>, LogError> {
     let names: Vec<DatabaseName> = deleted_databases(store).try_collect().await?;
     let mut purged = Vec::new();
@@ -110,10 +155,15 @@ pub async fn purge_deleted(store: &Store) -> Result<Vec<DatabaseName>, LogError>
     let now = store.time().await?;
     for name in names {
         let database = DatabaseStore::new(store.clone(), name.clone());
-        if database.control().await?.deleted.is_some_and(|deletion| now >= deletion.gone) {
-            let objects = database.purge().await?;
-            tracing::info!(database = %name, objects, "removed: it was deleted, and its grace time is over");
-            purged.push(name);
+        let is_over = |deletion: Deletion| deletion.purged || now >= deletion.gone;
+        if database.control().await?.deleted.is_some_and(is_over) {
+            let Purged { objects, needed_by } = database.purge().await?;
+            if needed_by.is_empty() {
+                tracing::info!(database = %name, objects, "removed: it was deleted, and its grace time is over");
+                purged.push(name);
+            } else if objects > 0 {
+                tracing::info!(database = %name, objects, ?needed_by, "removed but for what its forks need");
+            }
         }
     }
     Ok(purged)

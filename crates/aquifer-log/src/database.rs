@@ -144,19 +144,35 @@ impl DatabaseStore {
     ///
     /// Not cancel-safe in so far as a generation without segments may be left.
     pub async fn create_generation(&self, record: GenerationRecord) -> Result<Generation, LogError> {
+        let id = self.next_generation_id(record.created_at).await?;
+        let key = self.layout.generation_record(id);
+        match self.store.create(&key, record.encode()).await? {
+            created if created.is_ours() => Ok(Generation { id, record }),
+            _ => Err(self.taken(key)),
+        }
+    }
+
+    /// An id for a generation that begins at this time, or later if there is one that begins then.
+    pub(crate) async fn next_generation_id(&self, created_at: Timestamp) -> Result<GenerationId, LogError> {
         let newest = match self.generation_ids().try_next().await {
             Ok(newest) => newest,
             Err(StoreError::NoStore { .. }) => None,
             Err(e) => return Err(e.into()),
         };
         let at_least = newest.map_or(0, |id| id.created_at().as_millis() + 1);
-        let now = record.created_at.as_millis().max(at_least);
-        let id = GenerationId::new(Timestamp::from_millis(now));
-        let key = self.layout.generation_record(id);
-        match self.store.create(&key, record.encode()).await? {
-            created if created.is_ours() => Ok(Generation { id, record }),
-            _ => Err(self.taken(key)),
+        Ok(GenerationId::new(Timestamp::from_millis(created_at.as_millis().max(at_least))))
+    }
+
+    /// The first txid of a generation that is restored through what the generation continues; `None` if it has none,
+    /// or all that is kept is restored without that.
+    pub async fn first_through_parent(&self, generation: GenerationId) -> Result<Option<Txid>, LogError> {
+        let mut firsts = Vec::new();
+        for level in self.levels(generation).await? {
+            // Of those that begin at the same txid, the shortest is listed first.
+            let first = self.segments(generation, level, Txid::ZERO).try_next().await?;
+            firsts.extend(first.map(|listed| listed.segment));
         }
+        Ok(first_through_parent(&firsts))
     }
 
     /// The levels of a generation that have objects, ascending.
@@ -274,9 +290,20 @@ impl DatabaseStore {
         })
     }
 
-    fn taken(&self, key: Key) -> LogError {
+    pub(crate) fn taken(&self, key: Key) -> LogError {
         LogError::Taken { url: self.store.url().to_owned(), key }
     }
+}
+
+/// The first txid that segments of a generation lead to from its beginning, and no snapshot among them does.
+pub(crate) fn first_through_parent(segments: &[SegmentKey]) -> Option<Txid> {
+    let of = |is_snapshot: bool| {
+        let like =
+            |s: &&SegmentKey| (s.level == Level::Snapshot) == is_snapshot && s.range.first == Txid::FIRST;
+        segments.iter().filter(like).map(|s| s.range.last).min()
+    };
+    let (from_the_start, snapshot) = (of(false)?, of(true));
+    snapshot.is_none_or(|snapshot| from_the_start < snapshot).then_some(from_the_start)
 }
 
 /// Whether two segments are one writer's encodings of one batch: it may have sent one inside its object and,

@@ -3,6 +3,7 @@
 use aquifer_format::segment::{EncodeError, FormatError};
 use aquifer_format::{Pgno, TxidRange};
 
+use crate::name::DatabaseName;
 use crate::store::{Key, StoreError};
 
 /// Reading or writing a log failed.
@@ -70,6 +71,18 @@ pub enum LogError {
         url: String,
         /// The object.
         key: Key,
+    },
+
+    /// The database is being made of another one, or that was interrupted.
+    #[error(
+        "{url}: '{name}' is being made as a fork of another database: try again; if that was interrupted, make the fork \
+         again or delete it"
+    )]
+    BeingForked {
+        /// The store.
+        url: String,
+        /// The database.
+        name: DatabaseName,
     },
 
     /// Segments that were to be merged do not continue each other: one of them belongs to another history.

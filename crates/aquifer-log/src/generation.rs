@@ -1,18 +1,22 @@
 //! A generation's record: what is known of a history before its first segment.
 
+use std::fmt;
+
 use aquifer_format::{PageSize, Revision, Timestamp, WriterNonce};
 use serde::{Deserialize, Serialize};
 
+use crate::database::DatabaseStore;
 use crate::error::LogError;
+use crate::name::DatabaseName;
 use crate::store::{Key, Store};
 
 /// What `generation.json` holds. Written once, when the generation begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationRecord {
-    /// Version of the store's layout. Set by [`GenerationRecord::new`].
+    /// Version of the record. Set by [`GenerationRecord::new`] and [`GenerationRecord::continuing`].
     pub version: u32,
     /// What the history continues, if anything: its first segment then builds on that revision's content.
-    pub parent: Option<Revision>,
+    pub parent: Option<Parent>,
     /// Size of the database's pages, the same for the whole generation.
     pub page_size: PageSize,
     /// When it began, by the clock of the host.
@@ -27,6 +31,39 @@ pub struct GenerationRecord {
     pub writer: WriterNonce,
 }
 
+/// What a generation continues.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The database of the same store that has it; `None` if that is the generation's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseName>,
+    /// The revision.
+    #[serde(flatten)]
+    pub revision: Revision,
+}
+
+impl Parent {
+    /// A revision of the same database.
+    pub fn own(revision: Revision) -> Parent {
+        Parent { database: None, revision }
+    }
+
+    /// The other database that has it, if it is in another one than `child`.
+    pub fn elsewhere(&self, child: &DatabaseStore) -> Option<DatabaseStore> {
+        let name = self.database.as_ref().filter(|name| *name != child.name())?;
+        Some(DatabaseStore::new(child.store().clone(), name.clone()))
+    }
+}
+
+impl fmt::Display for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.database {
+            Some(database) => write!(f, "{} of '{database}'", self.revision),
+            None => self.revision.fmt(f),
+        }
+    }
+}
+
 /// The part that says whether the rest can be understood.
 #[derive(Deserialize)]
 struct Version {
@@ -34,13 +71,17 @@ struct Version {
 }
 
 impl GenerationRecord {
-    /// The version that this program writes, and the newest that it reads.
-    pub const VERSION: u32 = 1;
+    /// The newest version that this program reads. Records of generations whose parent is in another database are of
+    /// this one: who does not look there must not take them for whole.
+    pub const VERSION: u32 = 2;
+
+    /// The version of all other records.
+    const WITHIN_ITS_DATABASE: u32 = 1;
 
     /// A record of a generation that begins now.
     pub fn new(page_size: PageSize, writer: WriterNonce) -> GenerationRecord {
         GenerationRecord {
-            version: Self::VERSION,
+            version: Self::WITHIN_ITS_DATABASE,
             parent: None,
             page_size,
             created_at: Timestamp::now(),
@@ -49,6 +90,20 @@ impl GenerationRecord {
             program: concat!("aquifer ", env!("CARGO_PKG_VERSION")).to_owned(),
             writer,
         }
+    }
+
+    /// The same, of a generation that continues something.
+    #[must_use]
+    pub fn continuing(mut self, parent: Parent) -> GenerationRecord {
+        self.version = if parent.database.is_some() { Self::VERSION } else { Self::WITHIN_ITS_DATABASE };
+        self.parent = Some(parent);
+        self
+    }
+
+    /// The same, of a copy that has all of it, and continues nothing.
+    #[must_use]
+    pub fn by_itself(self) -> GenerationRecord {
+        GenerationRecord { version: Self::WITHIN_ITS_DATABASE, parent: None, ..self }
     }
 
     /// As stored: JSON, with a newline at its end.
@@ -106,17 +161,30 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_as_written() {
-        let mut record = GenerationRecord::new(PageSize::DEFAULT, WriterNonce::random());
-        record.host = "böx".to_owned();
         let generation = GenerationId::new(Timestamp::from_millis(77));
-        record.parent = Some(Revision { generation, txid: Txid::new(u64::MAX) });
-        assert_eq!(read(&record.encode()).unwrap(), record);
+        let revision = Revision { generation, txid: Txid::new(u64::MAX) };
+        for database in [None, Some("ä/b".parse().unwrap())] {
+            let mut record = GenerationRecord::new(PageSize::DEFAULT, WriterNonce::random());
+            record.host = "böx".to_owned();
+            record = record.continuing(Parent { database, revision });
+            assert_eq!(read(&record.encode()).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn only_a_record_with_a_parent_elsewhere_is_kept_from_those_who_would_not_look_there() {
+        let revision =
+            Revision { generation: GenerationId::new(Timestamp::from_millis(77)), txid: Txid::FIRST };
+        let plain = GenerationRecord::new(PageSize::DEFAULT, WriterNonce::random());
+        let branch = plain.clone().continuing(Parent::own(revision));
+        let fork = plain.clone().continuing(Parent { database: Some("a".parse().unwrap()), revision });
+        assert_eq!((plain.version, branch.version, fork.version), (1, 1, 2));
     }
 
     #[test]
     fn a_newer_record_is_refused_by_name_and_not_misread() {
-        let error = read(br#"{"version": 2, "page_size": {"bytes": 4096}}"#).unwrap_err();
-        assert!(matches!(error, LogError::RecordVersion { found: 2, supported: 1, .. }), "{error}");
+        let error = read(br#"{"version": 3, "page_size": {"bytes": 4096}}"#).unwrap_err();
+        assert!(matches!(error, LogError::RecordVersion { found: 3, supported: 2, .. }), "{error}");
         assert!(error.to_string().contains("db/x/generation.json"), "{error}");
     }
 

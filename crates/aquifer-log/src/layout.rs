@@ -10,6 +10,7 @@
 //! <database>/<generation>/retired.json                    what retention will delete, and since when it knows
 //! <database>/first.json                                   the generation that it begins with, created only if absent
 //! <database>/control.json                                 what an administrator has said of it
+//! <database>/forks/<database>/<generation>.json           which other one builds on it, and on what
 //! <database>/owner/<epoch>.json                           who serves it, created only if absent
 //! servers/<server>.json                                   a server's sign of life
 //! .aquifer/deleted/<database>                             that it was deleted, and may still be there
@@ -36,6 +37,7 @@ const FIRST_RECORD: &str = "first.json";
 const CONTROL_RECORD: &str = "control.json";
 const OWNERS: &str = "owner";
 const JSON: &str = ".json";
+const FORKS: &str = "forks";
 const SPANS: &str = "spans";
 
 /// Where the servers of a store announce themselves. No database has this name.
@@ -215,6 +217,23 @@ impl Layout {
         (self.owner(epoch) == *key).then_some(epoch)
     }
 
+    /// What others build on.
+    pub fn forks(&self) -> Prefix {
+        self.database.dir(FORKS)
+    }
+
+    /// That a generation of another database builds on this one.
+    pub fn fork(&self, child: &DatabaseName, generation: GenerationId) -> Key {
+        self.forks().dir(&child.to_component()).key(&format!("{generation}{JSON}"))
+    }
+
+    /// The generation that builds on this database, by the key of the record that says so.
+    pub(crate) fn forked(&self, key: &Key) -> Option<(DatabaseName, GenerationId)> {
+        let (child, generation) = self.forks().strip(key)?.strip_suffix(JSON)?.split_once('/')?;
+        let (child, generation) = (DatabaseName::from_component(child)?, generation.parse().ok()?);
+        (self.fork(&child, generation) == *key).then_some((child, generation))
+    }
+
     /// What an administrator has said of the database.
     pub fn control(&self) -> Key {
         self.database.key(CONTROL_RECORD)
@@ -335,6 +354,13 @@ mod tests {
         assert_eq!(layout.epoch(&layout.owner(26)), Some(26));
         for other in ["app.db/owner/1a.json", "app.db/owner.json", "app.db/owner/000000000000001A.json"] {
             assert_eq!(layout.epoch(&Key::parse(other).unwrap()), None, "{other}");
+        }
+        let child = "team/servers".parse().unwrap();
+        let fork = layout.fork(&child, generation);
+        assert_eq!(fork.as_str(), format!("app.db/forks/team=2Fservers/{generation}.json"));
+        assert_eq!(layout.forked(&fork), Some((child, generation)));
+        for other in ["app.db/forks/a.json", "app.db/forks/a/b.json", "app.db/control.json"] {
+            assert_eq!(layout.forked(&Key::parse(other).unwrap()), None, "{other}");
         }
         assert_eq!(under(layout.generation_record(generation)), "generation.json");
         assert_eq!(under(layout.retired_record(generation)), "retired.json");

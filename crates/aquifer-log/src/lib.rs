@@ -7,6 +7,7 @@
 //! - [`Plan`]: the fewest segments that make up a revision;
 //! - [`Merge`]: adjacent segments as if they were one, in bounded memory;
 //! - [`Compactor`], [`snapshot`]: fewer and larger segments, so that plans stay short;
+//! - [`fork()`]: databases that begin with a revision of another one;
 //! - [`retain`], [`remove_generation`]: what is deleted, and when;
 //! - [`verify`]: proof that a revision can be restored.
 
@@ -15,6 +16,8 @@ mod compact;
 mod control;
 mod database;
 mod error;
+mod fork;
+mod forks;
 mod generation;
 pub mod layout;
 mod merge;
@@ -33,18 +36,20 @@ mod verify;
 mod whole;
 
 pub use compact::{Compactor, Levels};
-pub use control::{ControlRecord, Deletion, deleted_databases, purge_deleted};
+pub use control::{ControlRecord, Deletion, Purged, deleted_databases, purge_deleted};
 pub use database::{DatabaseStore, Generation, ListedSegment, Shipped};
 pub use error::LogError;
-pub use generation::GenerationRecord;
+pub use fork::{ForkError, Forked, fork};
+pub use forks::Fork;
+pub use generation::{GenerationRecord, Parent};
 pub use layout::{Level, SegmentKey};
 pub use merge::{Merge, MergedPage, PageSink};
 pub use name::{DatabaseName, DatabaseNameError};
 pub use owner::{Owner, OwnerRecord, ServerRecord, ServerSecret};
 pub use plan::{Plan, PlanError, Step, Target};
-pub use remove::{RemoveError, remove_database, remove_generation};
+pub use remove::{RemoveError, remove_generation};
 pub use retain::{Retained, Retention, retain};
-pub use seal::{branch, fork, seal};
+pub use seal::{branch, seal};
 pub use segment_io::{FetchedGroups, SegmentHandle};
 pub use segment_write::Written;
 pub use snapshot::{Snapshotted, snapshot, snapshot_of};

@@ -3,12 +3,14 @@
 //! A generation's record goes first: from then on it is no generation any more, no plan is made of it, and its
 //! remains say that they are to go. A removal that was interrupted is finished by the next, or by retention.
 
-use aquifer_format::GenerationId;
+use aquifer_format::{GenerationId, Timestamp};
 use futures::TryStreamExt;
 
 use crate::database::DatabaseStore;
 use crate::error::LogError;
 use crate::layout::ObjectKind;
+use crate::name::DatabaseName;
+use crate::retain::RetiredRecord;
 use crate::store::{Key, StoreError};
 
 /// Objects deleted with one request, where the store can.
@@ -36,6 +38,17 @@ pub enum RemoveError {
         /// One that forked from it.
         child: GenerationId,
     },
+    /// Another database was forked from this one, and needs it to be restored.
+    #[error(
+        "'{database}' was forked from generation {generation} and builds on it: remove that database first, or make a \
+         snapshot of its beginning"
+    )]
+    HasFork {
+        /// The generation that was to be removed.
+        generation: GenerationId,
+        /// The other database.
+        database: DatabaseName,
+    },
     /// The store failed. What was removed is gone; the same call finishes the rest.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -52,11 +65,12 @@ impl From<StoreError> for RemoveError {
 pub async fn remove_generation(db: &DatabaseStore, generation: GenerationId) -> Result<u64, RemoveError> {
     let mut ids = db.generation_ids();
     let mut found = false;
+    let mut parent = None;
     while let Some(id) = ids.try_next().await? {
-        found |= id == generation;
-        if id != generation
-            && let Some(record) = db.generation_record(id).await?
-            && record.parent.is_some_and(|parent| parent.generation == generation)
+        let record = db.generation_record(id).await?.and_then(|record| record.parent);
+        if id == generation {
+            (found, parent) = (true, record);
+        } else if record.is_some_and(|on| on.elsewhere(db).is_none() && on.revision.generation == generation)
         {
             return Err(RemoveError::HasChild { generation, child: id });
         }
@@ -64,17 +78,34 @@ pub async fn remove_generation(db: &DatabaseStore, generation: GenerationId) -> 
     if !found {
         return Err(RemoveError::NoSuchGeneration { url: db.store().url().to_owned(), generation });
     }
-    Ok(delete_generation(db, generation).await?)
+    // Before forks are looked for: see `forks`.
+    let before = RetiredRecord::read(db, generation).await?;
+    let marked = before.with_whole(Timestamp::now());
+    marked.write(db, generation, &before).await?;
+    let forks = db.living_forks_now().await?;
+    if let Some(fork) = forks.into_iter().find(|fork| fork.parent.generation == generation) {
+        before.write(db, generation, &marked).await?;
+        return Err(RemoveError::HasFork { generation, database: fork.database });
+    }
+    let deleted = delete_generation(db, generation).await?;
+    db.keep_parent(generation, parent.as_ref(), false).await?;
+    // What was written just now is none of the objects that there were.
+    Ok(deleted - u64::from(before == RetiredRecord::default()))
 }
 
-/// Removes all generations of a database, the newest first, and what else there is of it: at once. Tells how many
-/// objects were deleted; 0 if there is no such database.
+/// Removes all generations of a database, the newest first, and what else there is of it: at once, forks or not. Tells
+/// how many objects were deleted; 0 if there is no such database.
 ///
 /// Interrupted, it leaves older generations: call it again.
-pub async fn remove_database(db: &DatabaseStore) -> Result<u64, LogError> {
+pub(crate) async fn remove_database(db: &DatabaseStore) -> Result<u64, LogError> {
     let ids: Vec<GenerationId> = db.generation_ids().try_collect().await?;
     let mut deleted = 0;
     for id in ids {
+        // One that cannot be read is removed all the same; what it holds elsewhere goes when that is looked at.
+        let record = db.generation_record(id).await.ok().flatten();
+        // First, as it is known from the record: nobody can have the database back, whatever happens now.
+        let parent = record.and_then(|record| record.parent);
+        db.keep_parent(id, parent.as_ref(), false).await?;
         deleted += delete_generation(db, id).await?;
     }
     Ok(deleted

@@ -6,12 +6,9 @@ use bytes::Bytes;
 
 use crate::database::{DatabaseStore, Generation, Shipped};
 use crate::error::LogError;
-use crate::generation::GenerationRecord;
+use crate::generation::{GenerationRecord, Parent};
 use crate::layout::SegmentKey;
-use crate::merge::{Merge, reduce};
 use crate::plan::{Plan, PlanError, Target};
-use crate::segment_io::SegmentHandle;
-use crate::segment_write::write_merged;
 
 /// How often a txid is looked for that a busy writer does not take meanwhile.
 const ATTEMPTS: usize = 20;
@@ -41,8 +38,8 @@ pub async fn seal(db: &DatabaseStore, generation: GenerationId) -> Result<Revisi
 ///
 /// It is the newest one from then on. Whoever writes to the one before goes on there until that is [sealed](seal).
 pub async fn branch(db: &DatabaseStore, plan: &Plan, host: &str) -> Result<Generation, LogError> {
-    let mut record = GenerationRecord::new(plan.page_size, WriterNonce::random());
-    record.parent = Some(plan.revision);
+    let record = GenerationRecord::new(plan.page_size, WriterNonce::random());
+    let mut record = record.continuing(Parent::own(plan.revision));
     host.clone_into(&mut record.host);
     let generation = db.create_generation(record).await?;
     match put_empty(db, generation.id, Txid::FIRST, plan).await? {
@@ -51,31 +48,8 @@ pub async fn branch(db: &DatabaseStore, plan: &Plan, host: &str) -> Result<Gener
     }
 }
 
-/// Copies what a plan leads to into a database without history, as its first batch. Every page is proven on the way.
-/// Memory does not depend on the size of the database.
-///
-/// # Errors
-/// [`LogError::Taken`] if there is a history already, or somebody else begins one at the same time.
-pub async fn fork(plan: &Plan, to: &DatabaseStore, host: &str) -> Result<Generation, LogError> {
-    if let Some(there) = to.latest_generation().await? {
-        return Err(taken(to, there.id));
-    }
-    let mut record = GenerationRecord::new(plan.page_size, WriterNonce::random());
-    host.clone_into(&mut record.host);
-    let ours = record.writer;
-    let generation = to.begin(record).await?;
-    if generation.record.writer != ours {
-        return Err(taken(to, generation.id));
-    }
-    let steps: Vec<SegmentHandle> = plan.steps.iter().map(|step| step.handle.clone()).collect();
-    let reduced = reduce(steps).await?;
-    let merge = Merge::new(&reduced.segments)?;
-    let first = SegmentKey::shipped(Txid::FIRST);
-    let written = write_merged(to, generation.id, first, merge, plan.stored_bytes()).await?;
-    if written.info.is_some() { Ok(generation) } else { Err(taken(to, generation.id)) }
-}
-
-async fn put_empty(
+/// Puts a batch without pages under a txid, on top of what a plan leads to.
+pub(crate) async fn put_empty(
     db: &DatabaseStore,
     generation: GenerationId,
     txid: Txid,

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use aquifer_format::{PageSize, WriterNonce};
-use aquifer_log::{DatabaseStore, GenerationRecord, LogError, Store, remove_database, remove_generation};
+use aquifer_log::{DatabaseStore, GenerationRecord, LogError, Store, remove_generation};
 use aquifer_testkit::fault_store::{Fault, FaultStore, Op, Rule};
 use futures::TryStreamExt;
 
@@ -54,6 +54,6 @@ async fn a_first_generation_that_is_gone_is_told_and_a_removed_database_begins_a
     let first = database.begin(record()).await.unwrap();
     remove_generation(&database, first.id).await.unwrap();
     assert!(matches!(database.begin(record()).await, Err(LogError::Taken { .. })));
-    remove_database(&database).await.unwrap();
+    database.purge().await.unwrap();
     assert_ne!(database.begin(record()).await.unwrap().id, first.id);
 }

@@ -5,11 +5,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use aquifer_format::GenerationId;
 use aquifer_format::segment::{OpenError, SegmentInfo};
-use aquifer_format::{GenerationId, Revision};
 use aquifer_log::layout::ObjectKind;
 use aquifer_log::store::{Created, Key, ObjectInfo};
-use aquifer_log::{DatabaseStore, Generation, Level, LogError, SegmentKey, StoreError};
+use aquifer_log::{
+    DatabaseStore, Generation, Level, LogError, Plan, SegmentKey, StoreError, Target, snapshot_of,
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -34,22 +36,27 @@ pub(crate) struct Copied {
     pub(crate) present: u64,
 }
 
-/// The generation and those that it builds on, oldest first: what a copy of it needs.
+/// The generation and those of the database that it builds on, oldest first: what a copy of it needs.
 pub(crate) async fn ancestry(from: &DatabaseStore, newest: Generation) -> Result<Vec<Generation>, CliError> {
     let mut line = vec![newest];
-    while let Some(Revision { generation, .. }) = line.last().and_then(|child| child.record.parent) {
-        let record = from.generation_record(generation).await?.ok_or_else(|| CliError::NoGeneration {
+    while let Some(child) = line.last()
+        && let Some(parent) = child.record.parent.clone().filter(|parent| parent.elsewhere(from).is_none())
+        && from.first_through_parent(child.id).await?.is_some()
+    {
+        let id = parent.revision.generation;
+        let record = from.generation_record(id).await?.ok_or_else(|| CliError::NoGeneration {
             store: from.store().url().to_owned(),
             name: from.name().clone(),
-            generation,
+            generation: id,
         })?;
-        line.push(Generation { id: generation, record });
+        line.push(Generation { id, record });
     }
     line.reverse();
     Ok(line)
 }
 
-/// Copies a generation, its record last.
+/// Copies a generation, its record last. One that was forked from another database gets a snapshot of its beginning in
+/// the copy, which so needs nothing of the other one.
 ///
 /// May be dropped at any time: what is there then is no generation, or the one that was there before.
 pub(crate) async fn copy_generation(
@@ -61,9 +68,17 @@ pub(crate) async fn copy_generation(
     let copy = Copy { from, to, generation: generation.id };
     let mut copied = Copied::default();
     copy.all(progress, &mut copied).await?;
-    let record = to.layout().generation_record(generation.id);
-    if let Created::Taken(_) = to.store().create(&record, generation.record.encode()).await? {
-        return Err(LogError::Taken { url: to.store().url().to_owned(), key: record }.into());
+    let mut record = generation.record.clone();
+    if record.parent.as_ref().is_some_and(|parent| parent.elsewhere(from).is_some()) {
+        record = record.by_itself();
+        if let Some(first) = from.first_through_parent(generation.id).await? {
+            let plan = Plan::make(from, Some(generation.id), Target::Txid(first)).await?;
+            copied.objects += u64::from(snapshot_of(to, &plan).await?.written.is_some());
+        }
+    }
+    let key = to.layout().generation_record(generation.id);
+    if let Created::Taken(_) = to.store().create(&key, record.encode()).await? {
+        return Err(LogError::Taken { url: to.store().url().to_owned(), key }.into());
     }
     // Without a record it looked like the remains of a removal, which retention clears away: once more, for what it
     // may have taken, and for what was shipped meanwhile.

@@ -165,7 +165,9 @@ impl CliError {
             CliError::Outage { .. } | CliError::Asked { .. } => Exit::Unavailable,
             CliError::Answered { exit, .. } => *exit,
             CliError::Import { source, .. } => match &**source {
-                ImportError::Host(HostError::Exists(_) | HostError::Deleted { .. }) => Exit::Exists,
+                ImportError::Host(
+                    HostError::Exists(_) | HostError::Deleted { .. } | HostError::Purged(_),
+                ) => Exit::Exists,
                 ImportError::Host(HostError::Log(e)) => of_log(e),
                 ImportError::Host(HostError::Replica(e)) => of_replicate(e),
                 ImportError::Damaged(_) => Exit::Damaged,
@@ -222,6 +224,11 @@ fn hint_of_log(error: &LogError) -> Option<String> {
 fn hint_of_plan(error: &PlanError) -> Option<String> {
     match error {
         PlanError::Log(e) => hint_of_log(e),
+        PlanError::LostParent { parent, .. } => Some(format!(
+            "copy the directory '{0}' of the store that this one was copied from as well; `aquifer copy` makes copies of \
+             forks that are whole by themselves",
+            parent.to_component()
+        )),
         PlanError::BeforeFirst { .. } | PlanError::BeyondHead { .. } | PlanError::NotKept { .. } => Some(
             "`aquifer info NAME` tells what can be restored, `aquifer ls NAME` lists older generations"
                 .into(),
@@ -251,6 +258,7 @@ fn of_plan(error: &PlanError) -> Exit {
         PlanError::Log(e) => of_log(e),
         PlanError::NoSuchDatabase { .. }
         | PlanError::NoSuchGeneration { .. }
+        | PlanError::LostParent { .. }
         | PlanError::Empty { .. }
         | PlanError::BeyondHead { .. }
         | PlanError::BeforeFirst { .. }

@@ -1,6 +1,6 @@
 //! Why there is no way to a revision, by what a user does about it.
 
-use aquifer_format::{GenerationId, Timestamp, Txid, TxidRange};
+use aquifer_format::{GenerationId, Revision, Timestamp, Txid, TxidRange};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::database::DatabaseStore;
@@ -97,6 +97,24 @@ pub enum PlanError {
         before: Option<Key>,
         /// The object that starts right after them.
         after: Key,
+    },
+
+    /// A fork builds on a database that is not in the store, or not with what the fork needs of it.
+    #[error(
+        "{url}: '{name}' was forked from '{parent}' at {revision}, and is not whole without that database beside it: \
+         {reason}"
+    )]
+    LostParent {
+        /// The store.
+        url: String,
+        /// The database that builds on the other one.
+        name: DatabaseName,
+        /// The one that it was forked from.
+        parent: DatabaseName,
+        /// What it builds on.
+        revision: Revision,
+        /// Why that cannot be had.
+        reason: Box<PlanError>,
     },
 
     /// Two segments that should continue each other do not: one of them belongs to another history.

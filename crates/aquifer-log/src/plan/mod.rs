@@ -15,8 +15,9 @@ pub(crate) use route::{Routes, way};
 use crate::database::{DatabaseStore, Generation};
 use crate::error::LogError;
 use crate::layout::SegmentKey;
+use crate::name::DatabaseName;
 use crate::segment_io::SegmentHandle;
-use search::{Catalog, Found};
+use search::{Catalog, Found, Leg};
 
 /// Segments opened at a time.
 const OPENING: usize = 32;
@@ -53,7 +54,7 @@ pub struct Plan {
     /// What to fold, oldest first: each continues the one before it exactly.
     ///
     /// In a plan from [`Plan::make`] the first one is the base, an image of every page. It may belong to another
-    /// generation, that the revision's one descends from.
+    /// generation, that the revision's one descends from, and that to another database, that this one was forked from.
     pub steps: Vec<Step>,
     /// Generations passed over because nothing of them ever became durable, newest first. Never one that was
     /// named.
@@ -63,6 +64,8 @@ pub struct Plan {
 /// A segment of a plan.
 #[derive(Debug, Clone)]
 pub struct Step {
+    /// The database that it belongs to.
+    pub database: DatabaseName,
     /// The generation that it belongs to.
     pub generation: GenerationId,
     /// The segment, opened.
@@ -112,8 +115,8 @@ impl Plan {
         revision: Revision,
         target: Target,
     ) -> Result<Option<Plan>, PlanError> {
-        let Found { steps, txid } = search::since(db, revision, target).await?;
-        if txid <= revision.txid { Ok(None) } else { Plan::open(db, steps).await.map(Some) }
+        let Found { legs, txid } = search::since(db, revision, target).await?;
+        if txid <= revision.txid { Ok(None) } else { Plan::open(db, legs).await.map(Some) }
     }
 
     async fn of_generation(
@@ -121,8 +124,8 @@ impl Plan {
         generation: &Generation,
         target: Target,
     ) -> Result<Plan, PlanError> {
-        let Found { steps, .. } = search::from_base(db, generation, target).await?;
-        let plan = Plan::open(db, steps).await?;
+        let Found { legs, .. } = search::from_base(db, generation, target).await?;
+        let plan = Plan::open(db, legs).await?;
         match plan.steps.first() {
             Some(Step { handle, .. })
                 if !(handle.info().is_snapshot() && handle.info().meta().starts_empty()) =>
@@ -134,12 +137,12 @@ impl Plan {
     }
 
     /// Opens the steps, which are at least one, and checks that each continues the one before it.
-    async fn open(db: &DatabaseStore, segments: Vec<(GenerationId, SegmentKey)>) -> Result<Plan, PlanError> {
-        let opening = stream::iter(segments).map(|(generation, segment)| async move {
-            let handle = db.open_segment(generation, segment).await?;
-            Ok::<_, PlanError>(Step { generation, handle })
-        });
-        let mut opened = opening.buffered(OPENING);
+    async fn open(db: &DatabaseStore, legs: Vec<Leg>) -> Result<Plan, PlanError> {
+        let mut opening = Vec::new();
+        for Leg { db, generation, segments } in &legs {
+            opening.extend(segments.iter().map(|segment| open_step(db, *generation, *segment)));
+        }
+        let mut opened = stream::iter(opening).buffered(OPENING);
         let mut steps: Vec<Step> = Vec::new();
         let mut kept = 0;
         while let Some(mut step) = opened.try_next().await? {
@@ -171,6 +174,15 @@ impl Plan {
     pub fn stored_bytes(&self) -> u64 {
         self.steps.iter().map(|step| step.handle.info().stored_len()).sum()
     }
+}
+
+async fn open_step(
+    db: &DatabaseStore,
+    generation: GenerationId,
+    segment: SegmentKey,
+) -> Result<Step, PlanError> {
+    let handle = db.open_segment(generation, segment).await?;
+    Ok(Step { database: db.name().clone(), generation, handle })
 }
 
 /// The last kept txid of a generation whose last commit is not later than a moment; `None` if all that is kept is

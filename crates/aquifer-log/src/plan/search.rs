@@ -7,14 +7,24 @@ use futures::{FutureExt, TryStreamExt};
 use super::{PlanError, Routes, Target, moment};
 use crate::database::{DatabaseStore, Generation, ListedSegment};
 use crate::error::LogError;
+use crate::generation::Parent;
 use crate::layout::{Level, SegmentKey};
 
 /// A way.
 pub(super) struct Found {
-    /// The segments, oldest first.
-    pub(super) steps: Vec<(GenerationId, SegmentKey)>,
+    /// The segments, oldest first, a leg for each generation.
+    pub(super) legs: Vec<Leg>,
     /// Where it leads.
     pub(super) txid: Txid,
+}
+
+/// The part of a way that lies in one generation.
+pub(super) struct Leg {
+    /// Its database: not that of the other legs where one was forked from another.
+    pub(super) db: DatabaseStore,
+    pub(super) generation: GenerationId,
+    /// Oldest first.
+    pub(super) segments: Vec<SegmentKey>,
 }
 
 /// What a generation has, before its segments are listed.
@@ -188,27 +198,44 @@ pub(super) fn from_base<'a>(
         let way = catalog.route(from, target).await?;
         let last = way.last().or(base.as_ref());
         let Some(txid) = last.map(|s| s.segment.range.last) else { return Err(PlanError::empty(db)) };
-        let own = base.iter().chain(&way).map(|s| (generation.id, s.segment));
-        let mut steps = match generation.record.parent.filter(|_| base.is_none()) {
+        let segments = base.iter().chain(&way).map(|s| s.segment).collect();
+        let mut legs = match generation.record.parent.as_ref().filter(|_| base.is_none()) {
             Some(parent) => of_parent(db, parent).await?,
             None => Vec::new(),
         };
-        steps.extend(own);
-        Ok(Found { steps, txid })
+        legs.push(Leg { db: db.clone(), generation: generation.id, segments });
+        Ok(Found { legs, txid })
     }
     .boxed()
 }
 
 /// The way to the revision that a generation forked from.
-async fn of_parent(
-    db: &DatabaseStore,
-    parent: Revision,
-) -> Result<Vec<(GenerationId, SegmentKey)>, PlanError> {
-    let id = parent.generation;
-    let record = db.generation_record(id).await?;
-    let record = record.ok_or_else(|| PlanError::no_such_generation(db, id))?;
-    let found = from_base(db, &Generation { id, record }, Target::Txid(parent.txid)).await?;
-    Ok(found.steps)
+async fn of_parent(db: &DatabaseStore, parent: &Parent) -> Result<Vec<Leg>, PlanError> {
+    let Some(elsewhere) = parent.elsewhere(db) else {
+        return Ok(to_revision(db, parent.revision).await?.legs);
+    };
+    match to_revision(&elsewhere, parent.revision).await {
+        Ok(found) => Ok(found.legs),
+        Err(error @ PlanError::Log(_)) => Err(error),
+        Err(reason) => Err(PlanError::LostParent {
+            url: db.store().url().to_owned(),
+            name: db.name().clone(),
+            parent: elsewhere.name().clone(),
+            revision: parent.revision,
+            reason: Box::new(reason),
+        }),
+    }
+}
+
+async fn to_revision(db: &DatabaseStore, revision: Revision) -> Result<Found, PlanError> {
+    let id = revision.generation;
+    let Some(record) = db.generation_record(id).await? else {
+        return Err(match db.latest_generation().await? {
+            Some(_) => PlanError::no_such_generation(db, id),
+            None => PlanError::no_such_database(db).await,
+        });
+    };
+    from_base(db, &Generation { id, record }, Target::Txid(revision.txid)).await
 }
 
 /// The way from a revision to a later one of its generation.
@@ -222,15 +249,16 @@ pub(super) async fn since(
     if target == Target::Latest {
         let news = db.segments(generation, Level::Shipped, from).try_next().await.map_err(LogError::from)?;
         if news.is_none() {
-            return Ok(Found { steps: Vec::new(), txid: from });
+            return Ok(Found { legs: Vec::new(), txid: from });
         }
     }
     let catalog = Catalog::read(db, generation).await?;
     let target = moment::resolve(&catalog, target).await?;
     if target.is_some_and(|target| target <= from) {
-        return Ok(Found { steps: Vec::new(), txid: from });
+        return Ok(Found { legs: Vec::new(), txid: from });
     }
     let way = catalog.route(from, target).await?;
     let txid = way.last().map_or(from, |s| s.segment.range.last);
-    Ok(Found { steps: way.into_iter().map(|s| (generation, s.segment)).collect(), txid })
+    let segments = way.into_iter().map(|s| s.segment).collect();
+    Ok(Found { legs: vec![Leg { db: db.clone(), generation, segments }], txid })
 }

@@ -1,6 +1,6 @@
 //! What a generation consists of.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use aquifer_format::segment::Form;
@@ -8,7 +8,7 @@ use aquifer_format::{GenerationId, Timestamp, Txid, WriterNonce};
 use futures::TryStreamExt;
 
 use super::needed::Needed;
-use crate::database::{DatabaseStore, ListedSegment};
+use crate::database::{DatabaseStore, ListedSegment, first_through_parent};
 use crate::error::LogError;
 use crate::layout::{Level, ObjectKind, SegmentKey};
 use crate::store::{Key, ObjectInfo};
@@ -84,6 +84,14 @@ impl Inventory {
         self.all().map(|listed| listed.len).chain(companions).sum()
     }
 
+    /// Whether something of it is restored through what the generation continues, once these objects are gone.
+    pub(super) fn needs_parent_without(&self, db: &DatabaseStore, gone: &HashSet<Key>) -> bool {
+        let Some(generation) = self.generation else { return false };
+        let left = self.all().map(|listed| listed.segment);
+        let left = left.filter(|segment| !gone.contains(&db.layout().segment(generation, *segment)));
+        first_through_parent(&left.collect::<Vec<_>>()).is_some()
+    }
+
     /// The objects that are not needed, with their lengths: segments first, so that none is there without its
     /// groups.
     pub(super) async fn all_but(
@@ -95,7 +103,7 @@ impl Inventory {
         let unneeded = self.all().filter(|listed| !needed.segments.contains(&listed.segment));
         let mut objects: Vec<_> =
             unneeded.map(|s| (db.layout().segment(generation, s.segment), s.len)).collect();
-        let present: std::collections::HashSet<SegmentKey> = self.all().map(|s| s.segment).collect();
+        let present: HashSet<SegmentKey> = self.all().map(|s| s.segment).collect();
         for (segment, companions) in &self.companions {
             let used = if needed.segments.contains(segment) {
                 let handle = db.open_segment(generation, *segment).await?;

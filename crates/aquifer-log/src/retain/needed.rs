@@ -18,6 +18,8 @@ pub(super) struct Roots {
     pub(super) pinned: BTreeSet<Txid>,
     /// The level-0 segments after this, for those who count frames.
     pub(super) shipped_after: Option<Txid>,
+    /// The last level-0 segment: a writer that comes back looks for the last txid there.
+    pub(super) head: bool,
 }
 
 impl Roots {
@@ -64,10 +66,10 @@ impl Needed {
             let shipped = inventory.segments.get(&Level::Shipped).into_iter().flatten();
             needed.segments.extend(shipped.filter(|s| s.segment.range.first > after).map(|s| s.segment));
         }
-        // A writer that comes back looks for the last txid here.
-        needed
-            .segments
-            .extend(inventory.segments.get(&Level::Shipped).and_then(|s| s.last()).map(|s| s.segment));
+        if roots.head {
+            let shipped = inventory.segments.get(&Level::Shipped);
+            needed.segments.extend(shipped.and_then(|s| s.last()).map(|s| s.segment));
+        }
         needed
     }
 

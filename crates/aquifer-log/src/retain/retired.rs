@@ -43,7 +43,7 @@ pub(super) struct Phases {
 impl RetiredRecord {
     /// The record, empty if there is none. One that cannot be read is taken for none: this only puts off what it
     /// spoke of.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         db: &DatabaseStore,
         generation: GenerationId,
     ) -> Result<RetiredRecord, LogError> {
@@ -71,8 +71,18 @@ impl RetiredRecord {
         Ok(record)
     }
 
+    /// Whether the generation is retired as a whole.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// The keys of what is retired of it.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.objects.keys().map(String::as_str)
+    }
+
     /// This, with the generation retired as a whole.
-    pub(super) fn with_whole(&self, since: Timestamp) -> RetiredRecord {
+    pub(crate) fn with_whole(&self, since: Timestamp) -> RetiredRecord {
         RetiredRecord { whole: Some(since), ..self.clone() }
     }
 
@@ -100,7 +110,7 @@ impl RetiredRecord {
 
     /// Writes it, if it is not what was there. Of two who do so at the same time one wins, and what the other
     /// retired just now is retired by its next run.
-    pub(super) async fn write(
+    pub(crate) async fn write(
         &self,
         db: &DatabaseStore,
         generation: GenerationId,

@@ -7,7 +7,7 @@ use aquifer_format::{
     DbChecksum, GenerationId, PageHash, PageSize, Pgno, Revision, Timestamp, Txid, TxidRange, WriterNonce,
 };
 use aquifer_log::{
-    DatabaseStore, GenerationRecord, Level, Plan, PlanError, SegmentKey, Shipped, Store, Target,
+    DatabaseStore, GenerationRecord, Level, Parent, Plan, PlanError, SegmentKey, Shipped, Store, Target,
 };
 use bytes::Bytes;
 
@@ -45,6 +45,8 @@ pub(crate) struct History {
     /// The segments of level 0; `segments[n]` takes `images[n]` to `images[n + 1]`.
     pub(crate) segments: Vec<(SegmentInfo, Bytes)>,
     dice: Dice,
+    /// What txids are timed from.
+    epoch: Timestamp,
 }
 
 pub(crate) fn database(store: &Store) -> DatabaseStore {
@@ -70,9 +72,31 @@ impl History {
     ) -> History {
         let db = database(store);
         let mut record = GenerationRecord::new(SIZE, WRITER);
-        record.parent = parent;
+        record.parent = parent.map(Parent::own);
         let generation = db.create_generation(record).await.unwrap().id;
-        History { db, generation, images: vec![start], segments: Vec::new(), dice: Dice::new(seed) }
+        let (segments, epoch) = (Vec::new(), commit_time(0));
+        History { db, generation, images: vec![start], segments, dice: Dice::new(seed), epoch }
+    }
+
+    /// That of a generation that continues an image, and has its first batch, which changes nothing.
+    pub(crate) async fn continuing(
+        db: &DatabaseStore,
+        generation: GenerationId,
+        seed: u64,
+        image: &Image,
+    ) -> History {
+        let key = db.layout().segment(generation, SegmentKey::shipped(Txid::FIRST));
+        let object = db.store().get(&key).await.unwrap();
+        let info = SegmentInfo::open(&object, object.len() as u64).unwrap();
+        let epoch = Timestamp::from_millis(info.meta().last_commit.as_millis() - commit_time(1).as_millis());
+        let images = vec![image.clone(), image.clone()];
+        let segments = vec![(info, object)];
+        History { db: db.clone(), generation, images, segments, dice: Dice::new(seed), epoch }
+    }
+
+    /// When a txid's last commit was.
+    pub(crate) fn time(&self, txid: u64) -> Timestamp {
+        Timestamp::from_millis(self.epoch.as_millis() + commit_time(txid).as_millis())
     }
 
     /// A history of `txids` txids.
@@ -150,8 +174,8 @@ impl History {
             checksum_after: checksum(&after),
             commits: 2,
             frames: 0,
-            first_commit: Timestamp::from_millis(commit_time(txid).as_millis() - 500),
-            last_commit: commit_time(txid),
+            first_commit: Timestamp::from_millis(self.time(txid).as_millis() - 500),
+            last_commit: self.time(txid),
             writer: WRITER,
         };
         let mut object = std::mem::take(encoder.output());
@@ -195,7 +219,7 @@ impl History {
     pub(crate) async fn assert_restores(&self, txid: u64) {
         let plan = self.plan_txid(txid).await.unwrap_or_else(|e| panic!("txid {txid}: {e}"));
         assert_eq!(plan.revision, Revision { generation: self.generation, txid: Txid::new(txid) });
-        assert_eq!(plan.last_commit, commit_time(txid));
+        assert_eq!(plan.last_commit, self.time(txid));
         assert!(restore(&plan).await == *self.image(txid), "txid {txid}, by {}", steps(&plan));
     }
 }

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod compact;
+mod fork;
+mod fork_races;
+mod forks_model;
 mod growth;
 mod history;
 mod plan;

@@ -9,7 +9,7 @@ use aquifer_format::{GenerationId, Revision, Timestamp, Txid};
 use aquifer_log::store::{Key, Prefix};
 use aquifer_log::{
     Compactor, Levels, Plan, PlanError, RemoveError, Retained, Retention, SegmentKey, Store, Target,
-    remove_database, remove_generation, retain, snapshot,
+    remove_generation, retain, snapshot,
 };
 use aquifer_testkit::fault_store::{Fault, FaultStore};
 use futures::TryStreamExt;
@@ -74,8 +74,8 @@ async fn every_txid_of_the_window_restores_and_what_lies_before_goes() {
             // What is left is needed.
             let again = retain_from(&history, kept, WINDOW, Duration::ZERO).await;
             assert_eq!((again.deleted, again.waiting), (0, 0));
-            remove_database(&history.db).await.unwrap();
-            assert!(keys(&store).await.is_empty());
+            history.db.purge().await.unwrap();
+            assert!(crate::fork::keys(&store).await.is_empty());
         }
     })
     .await;
@@ -128,7 +128,7 @@ async fn nothing_is_deleted_before_its_grace_time_and_a_plan_made_in_it_restores
         assert_restores_from(&history, 25).await;
         // The record is gone when nothing waits.
         assert!(!keys(&store).await.contains(&history.db.layout().retired_record(history.generation)));
-        remove_database(&history.db).await.unwrap();
+        history.db.purge().await.unwrap();
     })
     .await;
 }
@@ -344,7 +344,10 @@ async fn an_interrupted_removal_is_no_generation_any_more_and_can_be_finished() 
         let of_it = all.iter().filter(|k| k.as_str().contains(&history.generation.to_string())).count();
         match (&first, Plan::make(&history.db, None, Target::Latest).await.unwrap().generation) {
             (Ok(_), now) => assert_eq!((now, of_it), (older.generation, 0)),
-            (Err(_), now) if now == history.generation => assert_eq!(of_it, 8 + 1 + 1, "half a generation"),
+            // It may say already that it is on its way out.
+            (Err(_), now) if now == history.generation => {
+                assert!([10, 11].contains(&of_it), "half a generation");
+            }
             (Err(_), now) => assert_eq!(now, older.generation),
         }
         if first.is_ok() {

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use aquifer_format::{Revision, Timestamp, Txid};
 use aquifer_log::{
-    DatabaseStore, LogError, Plan, PlanError, Retention, Scope, Store, Target, branch, fork, retain, seal,
-    snapshot, verify,
+    DatabaseStore, Plan, Retention, Scope, Store, Target, branch, retain, seal, snapshot, verify,
 };
 
 use crate::history::{History, restore};
@@ -74,28 +73,4 @@ async fn a_branch_goes_on_from_a_revision_and_needs_no_copy_of_it() {
     let retained = retain(&history.db, &everything, later, later).await.unwrap();
     assert_eq!(retained.removed, [history.generation]);
     assert!(restore(&newest(&history.db).await).await == *history.image(6));
-}
-
-#[tokio::test]
-async fn a_copy_is_a_history_of_its_own_and_one_of_two_who_make_it_at_once_fails() {
-    each_store(async |store| {
-        let history = History::of(&store, 73, 12).await;
-        let plan = history.plan_txid(9).await.unwrap();
-        let to = DatabaseStore::new(store.clone(), "copy".parse().unwrap());
-        let both = tokio::join!(fork(&plan, &to, "a"), fork(&plan, &to, "b"));
-        let (done, failed) = match both {
-            (Ok(done), Err(failed)) | (Err(failed), Ok(done)) => (done, failed),
-            other => panic!("{other:?}"),
-        };
-        assert!(matches!(failed, LogError::Taken { .. }), "{failed}");
-        let copied = newest(&to).await;
-        assert_eq!(copied.revision, Revision { generation: done.id, txid: Txid::FIRST });
-        assert!(restore(&copied).await == *history.image(9));
-        assert!(matches!(fork(&plan, &to, "c").await, Err(LogError::Taken { .. })));
-        aquifer_log::remove_database(&history.db).await.unwrap();
-        assert!(restore(&newest(&to).await).await == *history.image(9));
-        let gone = Plan::make(&history.db, None, Target::Latest).await;
-        assert!(matches!(gone, Err(PlanError::NoSuchDatabase { .. })));
-    })
-    .await;
 }

@@ -178,7 +178,9 @@ impl Worker {
         };
         let Some((base, rest)) = plan.steps.split_first() else { return Ok(()) };
         let base_bytes = base.handle.info().stored_len();
-        let base_txid = base.handle.segment().range.last;
+        // That of another generation, which this one goes on from, counts as one before its first txid.
+        let is_own = base.generation == self.generation;
+        let base_txid = if is_own { base.handle.segment().range.last } else { Txid::ZERO };
         self.base = Some((base_bytes, base_txid));
         let grown: u64 = rest.iter().map(|step| step.handle.info().stored_len()).sum();
         if since(base_txid) < self.options.snapshot_min_txids

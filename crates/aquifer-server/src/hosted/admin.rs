@@ -3,12 +3,13 @@
 //! Other servers may have a database open. What they must heed is first written where they look when they open it, and
 //! then the generation is sealed: their next commit there fails, is not acknowledged, and makes them look.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aquifer_format::{GenerationId, Revision, Timestamp};
 use aquifer_log::{
-    ControlRecord, DatabaseName, DatabaseStore, Deletion, Generation, LogError, Plan, PlanError, Target,
-    branch, fork, purge_deleted, seal,
+    ControlRecord, DatabaseName, DatabaseStore, Deletion, Generation, Plan, PlanError, Target, branch, fork,
+    purge_deleted, seal,
 };
 
 use super::slots::Turn;
@@ -65,8 +66,13 @@ impl Hosts {
     }
 
     /// Deletes a database. For the grace time it can be had back; then it is gone for good, at the latest when a server
-    /// of this store looks again. Without grace time it is gone when this returns.
-    pub async fn delete(&self, name: &DatabaseName, grace: Duration) -> Result<Deletion, HostError> {
+    /// of this store looks again. Without grace time it is gone when this returns. What databases need that were
+    /// forked from it stays; tells which those are.
+    pub async fn delete(
+        &self,
+        name: &DatabaseName,
+        grace: Duration,
+    ) -> Result<(Deletion, BTreeSet<DatabaseName>), HostError> {
         let log = self.log(name);
         let newest = self.newest_even_if_deleted(&log).await?;
         let deletion = log.mark_deleted(grace).await?;
@@ -76,19 +82,25 @@ impl Hosts {
             Ok(_) | Err(PlanError::Empty { .. }) => {}
             Err(e) => return Err(e.into()),
         }
-        if grace.is_zero() {
-            log.purge().await?;
-        }
-        Ok(deletion)
+        let forks = if grace.is_zero() {
+            log.purge().await?.needed_by
+        } else {
+            log.forks().await?.into_iter().map(|fork| fork.database).collect()
+        };
+        Ok((deletion, forks))
     }
 
     /// Takes back a deletion whose grace time is not over.
     ///
     /// # Errors
-    /// [`HostError::NoSuchDatabase`] if it is gone, or was not deleted.
+    /// [`HostError::NoSuchDatabase`] if it is gone, [`HostError::Purged`] if forks need what is left of it,
+    /// [`HostError::Exists`] if it was not deleted.
     pub async fn undelete(&self, name: &DatabaseName) -> Result<(), HostError> {
         let log = self.log(name);
         self.newest_even_if_deleted(&log).await?;
+        if log.control().await?.deleted.is_some_and(|deletion| deletion.purged) {
+            return Err(HostError::Purged(name.clone()));
+        }
         if log.unmark_deleted().await? { Ok(()) } else { Err(HostError::Exists(name.clone())) }
     }
 
@@ -115,7 +127,7 @@ impl Hosts {
         Ok(plan.revision)
     }
 
-    /// Makes a new database of what another one was. Its pages are copied from store to store.
+    /// Makes a new database of what another one was. Nothing is copied: it needs that part of the other one.
     pub async fn fork(
         &self,
         name: &DatabaseName,
@@ -125,13 +137,13 @@ impl Hosts {
     ) -> Result<Revision, HostError> {
         let log = self.log(name);
         self.newest(&log).await?;
-        self.must_be_free(to).await?;
-        let plan = Plan::make(&log, generation, target).await?;
-        match fork(&plan, &self.log(to), &host()).await {
-            Ok(_) => Ok(plan.revision),
-            Err(LogError::Taken { .. }) => Err(HostError::Exists(to.clone())),
-            Err(e) => Err(e.into()),
+        let to = self.log(to);
+        if let Some(deletion) = to.control().await?.deleted {
+            return Err(HostError::deleted(to.name(), deletion));
         }
+        // Whoever asks for it meanwhile gets what it is then.
+        let _turn = self.hold(to.name()).await;
+        Ok(fork(&log, generation, target, &to, &host()).await?.parent)
     }
 
     /// Removes databases whose grace time after a deletion is over, now and every hour. Never returns.
@@ -148,7 +160,7 @@ impl Hosts {
     pub(crate) async fn must_be_free(&self, name: &DatabaseName) -> Result<(), HostError> {
         let log = self.log(name);
         if let Some(deletion) = log.control().await?.deleted {
-            return Err(HostError::Deleted { name: name.clone(), gone: deletion.gone });
+            return Err(HostError::deleted(name, deletion));
         }
         match log.latest_generation().await? {
             Some(_) => Err(HostError::Exists(name.clone())),
@@ -159,7 +171,7 @@ impl Hosts {
     async fn newest(&self, log: &DatabaseStore) -> Result<Generation, HostError> {
         let newest = self.newest_even_if_deleted(log).await?;
         match log.control().await?.deleted {
-            Some(deletion) => Err(HostError::Deleted { name: log.name().clone(), gone: deletion.gone }),
+            Some(deletion) => Err(HostError::deleted(log.name(), deletion)),
             None => Ok(newest),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_format::Timestamp;
-use aquifer_log::{DatabaseName, LogError, PlanError};
+use aquifer_log::{DatabaseName, Deletion, ForkError, LogError, PlanError};
 use aquifer_replicate::Error as ReplicaError;
 use aquifer_replicate::restore::RestoreError;
 
@@ -29,6 +29,13 @@ pub enum HostError {
         /// When its grace time is over.
         gone: Timestamp,
     },
+
+    /// It was deleted for good, but for what was forked from it.
+    #[error(
+        "'{0}' was deleted for good; what its forks need of it stays until each of them is deleted, or has a snapshot \
+         that its window begins after, and until then its name is not free"
+    )]
+    Purged(DatabaseName),
 
     /// It is being set back, or that was interrupted.
     #[error(
@@ -102,6 +109,10 @@ pub enum HostError {
     #[error(transparent)]
     Restore(Arc<RestoreError>),
 
+    /// A fork was not made.
+    #[error(transparent)]
+    Fork(Arc<ForkError>),
+
     /// A revision cannot be found, or what is in the store does not lead there.
     #[error(transparent)]
     Plan(Arc<PlanError>),
@@ -119,6 +130,26 @@ fn place(other: &Elsewhere) -> String {
     match &other.url {
         Some(url) => url.clone(),
         None => format!("a server on {} that advertises no address", other.host),
+    }
+}
+
+impl HostError {
+    /// That a database is deleted.
+    pub(crate) fn deleted(name: &DatabaseName, deletion: Deletion) -> HostError {
+        if deletion.purged {
+            return HostError::Purged(name.clone());
+        }
+        HostError::Deleted { name: name.clone(), gone: deletion.gone }
+    }
+}
+
+impl From<ForkError> for HostError {
+    fn from(error: ForkError) -> HostError {
+        match error {
+            ForkError::Taken { name, .. } => HostError::Exists(name),
+            ForkError::Plan(error) => error.into(),
+            error => HostError::Fork(Arc::new(error)),
+        }
     }
 }
 

@@ -76,7 +76,7 @@ pub async fn import(
     };
     let log = DatabaseStore::new(store.clone(), name.clone());
     if let Some(deletion) = log.control().await.map_err(HostError::from)?.deleted {
-        return Err(HostError::Deleted { name: name.clone(), gone: deletion.gone }.into());
+        return Err(HostError::deleted(name, deletion).into());
     }
     if log.latest_generation().await.map_err(HostError::from)?.is_some() {
         return Err(HostError::Exists(name.clone()).into());

@@ -127,12 +127,11 @@ async fn serve(
 /// What an administrator has said, unless it is that nobody may open the database at this revision.
 async fn allowed(database: &DatabaseStore, at: Option<Revision>) -> Result<ControlRecord, HostError> {
     let control = database.control().await?;
-    let name = || database.name().clone();
     if let Some(deletion) = control.deleted {
-        return Err(HostError::Deleted { name: name(), gone: deletion.gone });
+        return Err(HostError::deleted(database.name(), deletion));
     }
     match at {
-        Some(at) if control.left == Some(at.generation) => Err(HostError::Left(name())),
+        Some(at) if control.left == Some(at.generation) => Err(HostError::Left(database.name().clone())),
         _ => Ok(control),
     }
 }

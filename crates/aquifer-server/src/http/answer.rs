@@ -93,9 +93,10 @@ impl From<Denied> for Refusal {
 impl From<HostError> for Refusal {
     fn from(error: HostError) -> Refusal {
         let status = match &error {
-            HostError::NoSuchDatabase(_) => StatusCode::NOT_FOUND,
+            // Of a fork: that moment is not to be had any more.
+            HostError::NoSuchDatabase(_) | HostError::Fork(_) => StatusCode::NOT_FOUND,
             HostError::Plan(e) if !e.is_transient() => StatusCode::NOT_FOUND,
-            HostError::Deleted { .. } => StatusCode::GONE,
+            HostError::Deleted { .. } | HostError::Purged(_) => StatusCode::GONE,
             HostError::Exists(_) => StatusCode::CONFLICT,
             HostError::Frozen(_) => StatusCode::FORBIDDEN,
             // Clients try these again.

@@ -257,10 +257,54 @@ async fn a_fork_has_what_the_database_had_and_a_history_of_its_own() {
     server.values("/db/test%2Fshop", "INSERT INTO t VALUES ('more')").await;
     assert_eq!(server.values("/db/shop", "SELECT k FROM t").await, ["new"]);
     assert_eq!(server.admin("POST", "/shop/fork", &body).await.status, 409);
-    // It does not need what it was made of.
-    server.done("DELETE", "/shop?grace_seconds=0", &Value::Null).await;
-    let other = stage.server("b", Setup::default()).await;
-    assert_eq!(other.values("/db/test%2Fshop", "SELECT k FROM t").await, ["old", "more"]);
+    let stats = server.done("GET", "/test%2Fshop", &Value::Null).await;
+    assert_eq!(stats["forked_from"], "shop", "{stats}");
+    assert_eq!(server.done("GET", "/shop", &Value::Null).await["forks"], json!(["test/shop"]));
+    let missing = json!({"to": "later", "txid": 1000});
+    assert_eq!(server.admin("POST", "/shop/fork", &missing).await.status, 404);
+    assert_eq!(server.admin("GET", "/later", &Value::Null).await.status, 404, "nothing is left of it");
+}
+
+#[tokio::test]
+async fn forks_outlive_the_database_that_they_were_made_of() {
+    let stage = Stage::new();
+    let server = stage.server("a", Setup::default()).await;
+    server.values("/db/shop", "CREATE TABLE t(k)").await;
+    server.values("/db/shop", "INSERT INTO t VALUES ('old')").await;
+    server.done("POST", "/shop/fork", &json!({"to": "b"})).await;
+    server.values("/db/b", "INSERT INTO t VALUES ('b')").await;
+    server.values("/db/shop", "INSERT INTO t VALUES ('shop')").await;
+    server.done("POST", "/b/fork", &json!({"to": "c"})).await;
+    server.service.shutdown().await.unwrap();
+    // Opened by nobody until the others are gone.
+    for (name, forks) in [("shop", json!(["b"])), ("b", json!(["c"]))] {
+        // On an empty disk: what there is comes from the store.
+        let other = stage.server(&format!("without {name}"), Setup::default()).await;
+        let expected = if name == "shop" { "shop" } else { "b" };
+        assert_eq!(other.values(&format!("/db/{name}"), "SELECT k FROM t").await, ["old", expected]);
+        let told = other.done("DELETE", &format!("/{name}?grace_seconds=0"), &Value::Null).await;
+        assert_eq!(told["forks"], forks);
+        for (method, path) in [("POST", "undelete"), ("POST", "fork"), ("PUT", "")] {
+            let path = format!("/{name}/{path}");
+            let refused = other.admin(method, path.trim_end_matches('/'), &json!({"to": "d"})).await;
+            assert_eq!(refused.status, 410, "{method} {path}: {refused:?}");
+            assert!(refused.body.contains("forks need"), "{refused:?}");
+        }
+        let to_it = other.admin("POST", "/c/fork", &json!({"to": name})).await;
+        assert_eq!(to_it.status, 410, "{to_it:?}");
+    }
+    let last = stage.server("last", Setup::default()).await;
+    assert_eq!(last.values("/db/c", "SELECT k FROM t").await, ["old", "b"]);
+    last.values("/db/c", "INSERT INTO t VALUES ('c')").await;
+    last.service.shutdown().await.unwrap();
+    let again = stage.server("again", Setup::default()).await;
+    assert_eq!(again.values("/db/c", "SELECT k FROM t").await, ["old", "b", "c"]);
+    again.done("DELETE", "/c?grace_seconds=0", &Value::Null).await;
+    let purged = purge_deleted(&stage.store).await.unwrap();
+    assert_eq!(purged, ["b", "shop"].map(|name| name.parse().unwrap()), "nobody needs them any more");
+    for name in ["shop", "b", "c"] {
+        again.done("PUT", &format!("/{name}"), &Value::Null).await;
+    }
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ impl Report for Facts {
             ("source", text(&self.record.source)),
             ("host", text(&self.record.host)),
         ];
-        if let Some(parent) = self.record.parent {
+        if let Some(parent) = &self.record.parent {
             fields.push(("parent", parent.to_string()));
         }
         if let Some(owner) = &self.owner {

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use aquifer_format::{GenerationId, Revision, Timestamp};
-use aquifer_log::{DatabaseName, DatabaseStore, GenerationRecord, StoreError};
+use aquifer_format::{GenerationId, Timestamp};
+use aquifer_log::{DatabaseName, DatabaseStore, GenerationRecord, Parent, StoreError};
 use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -74,7 +74,7 @@ struct GenerationRow {
     created_at: Timestamp,
     /// Its record is gone or not there yet: a removal or a copy that has not finished.
     incomplete: bool,
-    parent: Option<Revision>,
+    parent: Option<Parent>,
     page_size: Option<u32>,
     host: Option<String>,
     source: Option<String>,
@@ -148,7 +148,7 @@ impl GenerationRow {
             generation: id,
             created_at: record.as_ref().map_or(id.created_at(), |record| record.created_at),
             incomplete: record.is_none(),
-            parent: record.as_ref().and_then(|record| record.parent),
+            parent: record.as_ref().and_then(|record| record.parent.clone()),
             page_size: record.as_ref().map(|record| record.page_size.get()),
             host: text(|record| &record.host),
             source: text(|record| &record.source),
@@ -197,7 +197,7 @@ impl Report for Generations {
         let mut columns =
             Columns::new(&["GENERATION", "CREATED", ">TXIDS", "LAST WRITE", ">SEGMENTS", ">SIZE", "PARENT"]);
         for row in &self.generations {
-            let mut parent = row.parent.map_or_else(|| "-".to_owned(), |parent| parent.to_string());
+            let mut parent = row.parent.as_ref().map_or_else(|| "-".to_owned(), Parent::to_string);
             if row.incomplete {
                 "(incomplete: a removal or a copy has not finished)".clone_into(&mut parent);
             }

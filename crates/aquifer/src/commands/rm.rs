@@ -1,9 +1,10 @@
 //! `aquifer rm NAME`
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use aquifer_format::{GenerationId, Timestamp};
-use aquifer_log::{DatabaseName, DatabaseStore, RemoveError, remove_generation};
+use aquifer_log::{DatabaseName, DatabaseStore, Purged, RemoveError, remove_generation};
 use clap::Args;
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -45,6 +46,8 @@ struct Done {
     generations: Vec<GenerationId>,
     /// Those that would have been, if others did not build on them.
     kept: Vec<GenerationId>,
+    /// Databases that were forked from what is kept.
+    needed_by: BTreeSet<DatabaseName>,
     objects: u64,
 }
 
@@ -52,16 +55,22 @@ impl Rm {
     pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
         let database = session.patient_database(&self.name).await?;
         let doomed = self.doomed(&database).await?;
-        let mut done =
-            Done { name: database.name().clone(), generations: Vec::new(), kept: Vec::new(), objects: 0 };
+        let mut done = Done {
+            name: database.name().clone(),
+            generations: Vec::new(),
+            kept: Vec::new(),
+            needed_by: BTreeSet::new(),
+            objects: 0,
+        };
         if doomed.is_empty() {
             session.output.print(&done)?;
             return Ok(Exit::Ok);
         }
         confirm("delete", &describe(&database, &doomed).await?, self.yes).await?;
         if self.is_all() {
-            done.objects = database.purge().await?;
-            done.generations = doomed;
+            Purged { objects: done.objects, needed_by: done.needed_by } = database.purge().await?;
+            done.kept = database.generation_ids().try_collect().await?;
+            done.generations = doomed.into_iter().filter(|id| !done.kept.contains(id)).collect();
         } else {
             // Newest first, as they are: one that builds on another goes before it.
             for id in doomed {
@@ -71,6 +80,10 @@ impl Rm {
                         done.generations.push(id);
                     }
                     Err(RemoveError::HasChild { .. }) if self.generation.is_none() => done.kept.push(id),
+                    Err(RemoveError::HasFork { database, .. }) if self.generation.is_none() => {
+                        done.kept.push(id);
+                        done.needed_by.insert(database);
+                    }
                     Err(e) => return Err(e.into()),
                 }
             }
@@ -137,7 +150,10 @@ impl Report for Done {
             )?,
         }
         for id in &self.kept {
-            writeln!(out, "kept {id}: a newer generation builds on it")?;
+            writeln!(out, "kept {id}: others build on it")?;
+        }
+        for name in &self.needed_by {
+            writeln!(out, "what '{name}', which was forked from it, needs has stayed")?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod daemon;
 mod doctor;
 mod errors;
 mod failover;
+mod fork;
 mod import;
 mod limits;
 mod ls;

@@ -77,8 +77,9 @@ pub(super) async fn delete(
     let grace = parsed::<u64>(&head, "grace_seconds", "number of seconds")?;
     let grace = grace.map_or(GRACE, Duration::from_secs);
     let deleted = name.clone();
-    let deletion = to_the_end(async move { service.hosts.delete(&deleted, grace).await }).await?;
-    Ok(json(StatusCode::OK, &json!({ "name": name, "deleted": deletion.at, "gone": deletion.gone })))
+    let (deletion, forks) = to_the_end(async move { service.hosts.delete(&deleted, grace).await }).await?;
+    let told = json!({ "name": name, "deleted": deletion.at, "gone": deletion.gone, "forks": forks });
+    Ok(json(StatusCode::OK, &told))
 }
 
 /// Takes a deletion back.

@@ -1,9 +1,10 @@
 //! All that is known of one database.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_log::{Plan, Target};
+use aquifer_log::{DatabaseName, Plan, Target};
 use aquifer_replicate::ReplicaStatus;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -49,6 +50,9 @@ pub(super) async fn stats(
         }
         _ => None,
     };
+    let forks = log.forks().await.map_err(HostError::from)?;
+    let forks: BTreeSet<DatabaseName> = forks.into_iter().map(|fork| fork.database).collect();
+    let forked_from = plan.steps.iter().rev().map(|step| &step.database).find(|of| **of != name);
     let stats = json!({
         "name": name,
         "revision": plan.revision,
@@ -58,6 +62,8 @@ pub(super) async fn stats(
         "last_commit": plan.last_commit,
         "segments": plan.steps.len(),
         "stored_bytes": plan.stored_bytes(),
+        "forked_from": forked_from,
+        "forks": forks,
         "frozen": control.frozen,
         "deleted": control.deleted,
         "open": open,

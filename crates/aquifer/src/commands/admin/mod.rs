@@ -90,7 +90,7 @@ enum Verb {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Make a new database of what one is, or was
+    /// Make a new database of what one is, or was, without copying it
     Fork {
         name: DatabaseName,
         /// The new one's name
