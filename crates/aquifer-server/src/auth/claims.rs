@@ -5,6 +5,7 @@
 //! | `p` | `{"ro": {"ns": […]}, "rw": {"ns": […]}}`: databases by name; `roa` and `rwa` (may attach, too) count as `ro` and `rw`. Where it is there, `id` and `a` say nothing |
 //! | `id` | the only database that the token is for; absent = every database |
 //! | `a` | `ro` or `rw`; absent = `rw` |
+//! | `sub` | whose it is, for administrators to read; grants nothing |
 //! | `admin` | `true`: may administer the whole server, too; absent = `false` |
 //! | `exp`, `nbf` | seconds since 1970; absent = no limit, as Turso's tokens may have none |
 //! | `aud` | must contain an audience of this server when it is there (RFC 7519, 4.1.3) |
@@ -29,6 +30,8 @@ pub(super) struct Claims {
     nbf: Option<f64>,
     aud: Option<Audiences>,
     admin: Option<bool>,
+    /// Text, if it is one; it grants nothing.
+    sub: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -85,7 +88,8 @@ impl Claims {
             (None, Some(id)) => Grant::named([(id, Right::access(self.a))]),
             (None, None) => Grant::every(Right::access(self.a)),
         };
-        Ok(grant.with_admin(self.admin == Some(true)))
+        let subject = self.sub.as_ref().and_then(serde_json::Value::as_str);
+        Ok(grant.with_admin(self.admin == Some(true)).of_subject(subject))
     }
 }
 

@@ -27,7 +27,11 @@ impl Access {
 pub struct Grant {
     scope: Scope,
     admin: bool,
+    subject: Option<String>,
 }
+
+/// Bytes of a subject that are kept.
+const SUBJECT: usize = 128;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scope {
@@ -38,18 +42,30 @@ enum Scope {
 impl Grant {
     /// The same access to every database.
     pub fn every(access: Access) -> Grant {
-        Grant { scope: Scope::Every(access), admin: false }
+        Grant { scope: Scope::Every(access), admin: false, subject: None }
     }
 
     /// Access to the databases that are named; of a database named twice, the higher one.
     pub fn named(databases: impl IntoIterator<Item = (String, Access)>) -> Grant {
-        Grant { scope: Scope::Named(databases.into_iter().collect()), admin: false }
+        Grant { scope: Scope::Named(databases.into_iter().collect()), admin: false, subject: None }
     }
 
     /// The same, and administration of the whole server.
     #[must_use]
     pub fn with_admin(self, admin: bool) -> Grant {
         Grant { admin, ..self }
+    }
+
+    /// The same, for whoever the token says that it was issued to.
+    #[must_use]
+    pub(super) fn of_subject(self, subject: Option<&str>) -> Grant {
+        let subject = subject.map(|subject| subject[..subject.floor_char_boundary(SUBJECT)].to_owned());
+        Grant { subject, ..self }
+    }
+
+    /// Whom the token was issued to, as far as it says so: the beginning of its claim `sub`.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
     }
 
     /// Whether administration may go ahead.

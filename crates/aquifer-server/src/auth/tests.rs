@@ -317,6 +317,23 @@ fn an_expired_token_by_another_key_is_not_told_that_it_expired() {
 }
 
 #[test]
+fn a_subject_is_told_and_grants_nothing() {
+    let key = Signer::ed25519();
+    let authority = authority(&key.pem());
+    let long = "ä".repeat(100);
+    for (claims, subject) in [
+        (json!({"sub": "phone-1"}), Some("phone-1")),
+        (json!({"sub": 7}), None),
+        (json!({"sub": long}), Some(&long[..128])),
+        (json!({}), None),
+    ] {
+        let grant = authority.authenticate(Some(&key.token(&claims)), now()).unwrap();
+        assert_eq!(grant.subject(), subject, "{claims}");
+        assert!(grant.require_admin().is_err());
+    }
+}
+
+#[test]
 fn claims_grant_what_they_grant_on_libsqls_server() {
     let key = Signer::ed25519();
     let authority = authority(&key.pem());

@@ -38,7 +38,7 @@ use crate::cluster::{Cluster, ClusterOptions};
 use files::DataDir;
 use slots::{Entry, Slots};
 
-pub use activity::Activity;
+pub use activity::{Activity, Puller, Pulls};
 pub use database::Hosted;
 pub use durability::Durability;
 pub use error::HostError;

@@ -41,7 +41,7 @@ use tokio::sync::watch;
 use aquifer_replicate::metrics::Exposition;
 
 use crate::auth::{self, Authority, Grant};
-use crate::hosted::{HostError, Hosted, Hosts};
+use crate::hosted::{HostError, Hosted, Hosts, Puller};
 use crate::hrana::{self, Hrana, Settings};
 use crate::turso::pull::Pull;
 
@@ -277,7 +277,12 @@ impl Service {
             // Its token comes later.
             return socket::upgrade(Arc::clone(self), name, &mut head).await;
         }
-        let access = self.grant(&head)?.access(name.as_str())?;
+        let grant = self.grant(&head)?;
+        let access = grant.access(name.as_str())?;
+        let puller = || Puller {
+            subject: grant.subject().map(str::to_owned),
+            address: head.extensions.get::<Peer>().map(|peer| peer.0.ip()),
+        };
         let mut place = if route.is_work() { Some(self.gate.enter(&name).await?) } else { None };
         let wanted = wait::wanted(&head)?;
         let body = match route {
@@ -314,8 +319,9 @@ impl Service {
                 place = Some(self.gate.enter(&name).await?);
                 let answer = pull.answer(Arc::clone(hosted.pages())).await;
                 Self::check_newest(&hosted, answer.is_ok()).await?;
-                hosted.activity().pulled();
-                pull::response(answer?)
+                let answer = answer?;
+                hosted.activity().pulled(puller(), answer.revision());
+                pull::response(answer)
             }
             Route::Frames(route) => {
                 let is_push = matches!(route, FramesRoute::Push(..));
@@ -331,7 +337,11 @@ impl Service {
                 }
                 let answer = frames::answer(&hosted, route, body).await;
                 Self::check_newest(&hosted, answer.is_ok()).await?;
-                answer?
+                let answer = answer?;
+                if matches!(route, FramesRoute::Export { .. } | FramesRoute::Pull(_)) {
+                    hosted.activity().pulled(puller(), hosted.in_store());
+                }
+                answer
             }
             Route::Cursor => {
                 let (hrana, body) = (self.hrana(&name).await?, self.body(body).await?);

@@ -233,6 +233,11 @@ impl<S: PageSource> Answer<S> {
         &self.header
     }
 
+    /// What its client has when it has taken all of it.
+    pub fn revision(&self) -> Option<Revision> {
+        WireRevision::parse(&self.header.server_revision).map(|WireRevision(revision)| revision)
+    }
+
     /// The length of the whole body in bytes where it is all there already: a server that sends it spares small
     /// answers the chunked encoding.
     pub fn len_if_complete(&self) -> Option<usize> {

@@ -78,3 +78,24 @@ async fn those_who_wait_for_changes_get_the_whole_of_a_database_that_is_set_back
     assert_eq!(stats["open"]["pulls"], 1, "since it was set back: {stats}");
     assert!(stats["open"]["last_pull"].is_string(), "{stats}");
 }
+
+#[tokio::test]
+async fn administrators_see_who_has_pulled_and_what() {
+    let stage = Stage::new();
+    let (a, b) = (stage.server("a", Setup::default()).await, stage.server("b", Setup::default()).await);
+    a.values("/db/shop", "CREATE TABLE t(k)").await;
+    a.pull(PullRequest::default()).await;
+    a.values("/db/shop", "INSERT INTO t VALUES (1)").await;
+    b.pull(PullRequest::default()).await;
+    let stats = a.get("/admin/v1/databases/shop", &[]).await.json();
+    let told = stats["open"]["pullers"].as_array().unwrap();
+    assert_eq!(told.len(), 1, "{stats}");
+    assert_eq!((&told[0]["address"], &told[0]["subject"]), (&json!("127.0.0.1"), &json!(null)), "{stats}");
+    assert_eq!((&told[0]["pulls"], &told[0]["revision"]), (&json!(2), &stats["revision"]), "{stats}");
+    assert!(told[0]["last_pull"].is_string(), "{stats}");
+    // libSQL's clients pull, too.
+    let generation = a.get("/db/shop/info", &[]).await.json()["current_generation"].clone();
+    assert_eq!(a.get(&format!("/db/shop/sync/{generation}/1000/1001"), &[]).await.status, 400);
+    let stats = b.get("/admin/v1/databases/shop", &[]).await.json();
+    assert_eq!(stats["open"]["pullers"][0]["pulls"], 3, "{stats}");
+}

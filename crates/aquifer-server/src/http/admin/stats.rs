@@ -12,11 +12,11 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::{Named, json};
-use crate::hosted::{HostError, Hosted};
+use crate::hosted::{HostError, Hosted, Puller, Pulls};
 use crate::http::Service;
 use crate::http::answer::Refusal;
 
-/// Clients that are told, the last to have pushed first.
+/// Clients that are told, the last to have pushed, or pulled, first.
 const CLIENTS: u32 = 100;
 /// How long a writer may keep the clients' table from being read.
 const BUSY: Duration = Duration::from_millis(200);
@@ -39,6 +39,7 @@ pub(super) async fn stats(
         (Some(status), Some(hosted)) => {
             let streams = service.streams.lock().get(&name).map_or(0, |open| open.hrana.open_streams());
             let (pulls, last_pull) = hosted.activity().pulls();
+            let pullers = pullers(&hosted);
             let clients = match tokio::task::spawn_blocking(move || clients(&hosted)).await {
                 Ok(clients) => clients,
                 Err(e) => std::panic::resume_unwind(e.into_panic()),
@@ -46,6 +47,7 @@ pub(super) async fn stats(
             let mut open = of_open(&status, streams, &clients);
             open["pulls"] = json!(pulls);
             open["last_pull"] = json!(last_pull);
+            open["pullers"] = pullers;
             Some(open)
         }
         _ => None,
@@ -81,6 +83,21 @@ fn of_open(status: &ReplicaStatus, streams: usize, clients: &[Value]) -> Value {
         "streams": streams,
         "clients": clients,
     })
+}
+
+/// Who has pulled.
+fn pullers(hosted: &Hosted) -> Value {
+    let pullers = hosted.activity().pullers(CLIENTS as usize).into_iter();
+    let told = pullers.map(|(Puller { subject, address }, Pulls { count, last, revision })| {
+        json!({
+            "subject": subject,
+            "address": address,
+            "pulls": count,
+            "last_pull": last,
+            "revision": revision,
+        })
+    });
+    told.collect()
 }
 
 /// What Turso's sync clients have pushed, as they write it down themselves.
