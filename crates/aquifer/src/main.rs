@@ -11,6 +11,7 @@ mod error;
 mod exit;
 mod fencing;
 mod logging;
+mod moment;
 mod output;
 mod progress;
 mod session;

@@ -1,4 +1,4 @@
-//! Bodies of requests, read whole within limits, and of answers, which keep their request's place.
+//! Bodies of requests, read whole within limits, and of answers, with what goes with them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,6 +10,7 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use tracing::Span;
 
 use super::answer::Refusal;
 use super::limits::{Limit, Place};
@@ -55,15 +56,32 @@ pub(super) async fn next_data(body: &mut Body, idle: Duration) -> Result<Option<
 /// The answer, in work until its end.
 pub(super) fn holding(place: Option<Place>, response: Response) -> Response {
     let Some(place) = place else { return response };
-    response.map(|body| if body.is_end_stream() { body } else { Body::new(Holding { body, _place: place }) })
+    response.map(|body| if body.is_end_stream() { body } else { accompanied(body, place) })
 }
 
-struct Holding {
+/// What goes with a body on its way: dropped when the body has ended and is dropped, or when nobody takes it any more.
+pub(super) trait Companion: Send + Unpin + 'static {
+    /// In which the body is read.
+    fn span(&self) -> Span {
+        Span::none()
+    }
+
+    /// The body has come so far: to its next frame, or to its end.
+    fn passed(&mut self, _frame: Option<&Frame<Bytes>>, _is_end: bool) {}
+}
+
+impl Companion for Place {}
+
+pub(super) fn accompanied(body: Body, companion: impl Companion) -> Body {
+    Body::new(Accompanied { body, companion })
+}
+
+struct Accompanied<C> {
     body: Body,
-    _place: Place,
+    companion: C,
 }
 
-impl HttpBody for Holding {
+impl<C: Companion> HttpBody for Accompanied<C> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -71,7 +89,16 @@ impl HttpBody for Holding {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = self.companion.span().in_scope(|| Pin::new(&mut self.body).poll_frame(cx));
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let is_end = self.body.is_end_stream();
+                self.companion.passed(Some(frame), is_end);
+            }
+            Poll::Ready(None) => self.companion.passed(None, true),
+            _ => {}
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,21 +1,20 @@
 //! What is known of every request when it is over: in the log, in the metrics, and in the answer's headers.
 
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use aquifer_log::DatabaseName;
-use axum::body::{Body, HttpBody};
+use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use tracing::{Instrument, Span, field};
 
 use super::Service;
+use super::body::{Companion, accompanied};
 use super::peer::{self, Peer};
 use super::request_id::{REQUEST_ID_HEADER, RequestId};
 
@@ -77,7 +76,7 @@ pub(super) async fn observed(
     over.status = response.status().as_u16();
     response.map(|body| {
         over.is_whole = body.is_end_stream();
-        Body::new(Observed { body, over })
+        accompanied(body, over)
     })
 }
 
@@ -112,6 +111,17 @@ struct Over {
     is_whole: bool,
 }
 
+impl Companion for Over {
+    fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    fn passed(&mut self, frame: Option<&Frame<Bytes>>, is_end: bool) {
+        self.bytes += frame.and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        self.is_whole = is_end;
+    }
+}
+
 impl Drop for Over {
     fn drop(&mut self) {
         let took = self.began.elapsed();
@@ -126,41 +136,5 @@ impl Drop for Over {
         self.span.in_scope(|| {
             tracing::info!(%method, path, route, status, duration_ms, bytes, whole = is_whole, peer, "answered");
         });
-    }
-}
-
-/// An answer's body on its way.
-struct Observed {
-    body: Body,
-    over: Over,
-}
-
-impl HttpBody for Observed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let span = self.over.span.clone();
-        let polled = span.in_scope(|| Pin::new(&mut self.body).poll_frame(cx));
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.over.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.over.is_whole = self.body.is_end_stream();
-            }
-            Poll::Ready(None) => self.over.is_whole = true,
-            _ => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

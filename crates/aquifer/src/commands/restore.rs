@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aquifer_format::{GenerationId, Revision, Timestamp, Txid};
+use aquifer_format::{GenerationId, Revision, Timestamp};
 use aquifer_log::store::Patience;
-use aquifer_log::{DatabaseName, DatabaseStore, LogError, StoreError, Target};
+use aquifer_log::{DatabaseName, DatabaseStore, LogError, StoreError};
 use aquifer_replicate::follow::{FollowBuilder, FollowEvent, Followed};
 use aquifer_replicate::restore::{Existing, Outcome, Phase, RestoreError, Restored, Restorer};
 use clap::Args;
@@ -14,9 +14,10 @@ use serde::Serialize;
 
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::moment::Moment;
 use crate::output::Report;
 use crate::session::Session;
-use crate::time::{parse_moment, show};
+use crate::time::show;
 use crate::units::{Bytes, Length, count};
 
 /// Restore a database into a file, at its newest revision or at any other
@@ -37,17 +38,8 @@ pub(crate) struct Restore {
     #[arg(long = "name", value_name = "NAME")]
     exact_name: Option<DatabaseName>,
 
-    /// As it was then: '10 minutes ago', 'yesterday 14:00', '2026-11-21T14:00:00Z'
-    #[arg(long, value_name = "WHEN", value_parser = parse_moment, conflicts_with = "txid")]
-    timestamp: Option<Timestamp>,
-
-    /// As of this txid (`info` tells which there are)
-    #[arg(long, value_name = "N")]
-    txid: Option<Txid>,
-
-    /// From this generation [default: the newest that has what is asked for]
-    #[arg(short, long, value_name = "ID")]
-    generation: Option<GenerationId>,
+    #[command(flatten)]
+    moment: Moment,
 
     /// Do nothing, with success, if the file exists
     #[arg(long, conflicts_with = "force")]
@@ -183,7 +175,7 @@ impl Restore {
             .existing(if self.force { Existing::Replace } else { Existing::Refuse })
             .memory_limit(self.memory_limit())
             .progress(show_progress(session, name));
-        if let Some(generation) = self.generation {
+        if let Some(generation) = self.moment.generation {
             builder = builder.generation(generation);
         }
         let mut follower = builder.start().await?;
@@ -218,7 +210,7 @@ impl Restore {
         if self.if_not_exists && self.output.exists() {
             return Ok(done("kept", None, None));
         }
-        if self.timestamp.is_some_and(|moment| moment > Timestamp::now()) {
+        if self.moment.timestamp.is_some_and(|moment| moment > Timestamp::now()) {
             session.remark("--timestamp is in the future: what is newest now is restored");
         }
         let database = match self.database(session).await {
@@ -254,18 +246,13 @@ impl Restore {
             (_, true) => Existing::Keep,
             _ => Existing::Refuse,
         };
-        let target = match (self.timestamp, self.txid) {
-            (Some(moment), _) => Target::Timestamp(moment),
-            (_, Some(txid)) => Target::Txid(txid),
-            _ => Target::Latest,
-        };
         let restorer = Restorer::new(database.store().clone(), database.name().clone(), &self.output)
             .existing(existing)
-            .target(target)
+            .target(self.moment.target())
             .integrity_check(self.verify)
             .memory_limit(self.memory_limit())
             .progress(show_progress(session, database.name()));
-        match self.generation {
+        match self.moment.generation {
             Some(generation) => restorer.generation(generation),
             None => restorer,
         }

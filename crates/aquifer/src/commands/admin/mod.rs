@@ -5,7 +5,6 @@ mod client;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use aquifer_format::{GenerationId, Timestamp, Txid};
 use aquifer_log::DatabaseName;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -14,9 +13,9 @@ use serde_json::{Map, Value, json};
 use super::confirm::confirm;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::moment::Moment;
 use crate::output::{Report, write_fields};
 use crate::session::Session;
-use crate::time::parse_moment;
 use crate::units::Length;
 use client::Client;
 
@@ -100,31 +99,14 @@ enum Verb {
     },
 }
 
-/// A moment of a database's history; the newest if nothing is said.
-#[derive(Debug, Args)]
-struct Moment {
-    /// As it was then
-    #[arg(long, value_name = "WHEN", value_parser = parse_moment, conflicts_with = "txid")]
-    timestamp: Option<Timestamp>,
-
-    /// As of this txid
-    #[arg(long, value_name = "N")]
-    txid: Option<Txid>,
-
-    /// In this generation; else in the newest that has it
-    #[arg(short, long, value_name = "ID")]
-    generation: Option<GenerationId>,
-}
-
-impl Moment {
-    fn body(&self) -> Map<String, Value> {
-        let said = [
-            ("timestamp", self.timestamp.map(|moment| json!(moment))),
-            ("txid", self.txid.map(|txid| json!(txid.get()))),
-            ("generation", self.generation.map(|id| json!(id))),
-        ];
-        said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
-    }
+/// What is said of a moment in a request.
+fn body(moment: &Moment) -> Map<String, Value> {
+    let said = [
+        ("timestamp", moment.timestamp.map(|moment| json!(moment))),
+        ("txid", moment.txid.map(|txid| json!(txid.get()))),
+        ("generation", moment.generation.map(|id| json!(id))),
+    ];
+    said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
 impl Admin {
@@ -145,13 +127,13 @@ impl Admin {
             Verb::Undelete { name } => client.post(name, "undelete", Map::new()).await?,
             Verb::Freeze { name } => client.post(name, "freeze", Map::new()).await?,
             Verb::Unfreeze { name } => client.post(name, "unfreeze", Map::new()).await?,
-            Verb::Snapshot { name, moment } => client.post(name, "snapshot", moment.body()).await?,
+            Verb::Snapshot { name, moment } => client.post(name, "snapshot", body(moment)).await?,
             Verb::Restore { name, moment, yes } => {
                 confirm("set back", &format!("'{name}' on {}", self.server), *yes).await?;
-                client.post(name, "restore", moment.body()).await?
+                client.post(name, "restore", body(moment)).await?
             }
             Verb::Fork { name, to, moment } => {
-                let mut body = moment.body();
+                let mut body = body(moment);
                 body.insert("to".to_owned(), json!(to));
                 client.post(name, "fork", body).await?
             }
