@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::daemon::Daemon;
+use crate::server::Server;
 use crate::world::{Ran, World};
 
 fn server(world: &World, more: &[&str]) -> (Daemon, String) {
@@ -67,4 +68,18 @@ fn a_server_that_is_not_there_is_told_by_its_address() {
     let nobody = world.run(&["admin", "--server", &format!("http://{free}"), "list"]);
     assert_eq!(nobody.code, 6, "{nobody:?}");
     assert!(nobody.stderr.contains(&free.to_string()), "{nobody:?}");
+}
+
+#[test]
+fn where_clients_are_sent_elsewhere_administrators_are_told_which_server_to_ask() {
+    let world = World::new();
+    let a = Server::start(&world, "a", &[]);
+    let b = Server::start(&world, "b", &["--redirect"]);
+    a.rows("CREATE TABLE t(k)");
+    let ask = |server: &str| world.run(&["admin", "--server", server, "freeze", "shop"]);
+    let refused = ask(&format!("http://{}", b.address));
+    assert_eq!(refused.code, 1, "{refused:?}");
+    let other = format!("http://{}", a.address);
+    assert!(refused.stderr.contains(&format!("--server {other}")), "{refused:?}");
+    ask(&other).ok();
 }
