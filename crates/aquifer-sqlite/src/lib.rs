@@ -20,6 +20,7 @@ mod integrity;
 mod lent_lock;
 mod page_vfs;
 mod pinned;
+mod rowid;
 mod snapshot;
 mod takeover;
 mod view;
@@ -32,6 +33,7 @@ pub use handle::{Backfill, Handle, WalPosition};
 pub use integrity::integrity_check;
 pub use page_vfs::{PagesRead, ReadPages, open_pages};
 pub use pinned::{Advance, Continuity, PinnedDatabase};
+pub use rowid::forget_last_insert_rowid;
 pub use takeover::{Takeover, take_over};
 pub use view::View;
 

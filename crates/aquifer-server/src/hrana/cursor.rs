@@ -37,7 +37,7 @@ async fn answer<D: Database>(
     let stream = hrana.stream(baton.as_deref(), access).await?;
     let baton = Baton::for_stream(&stream)?;
     let first = format!("{{\"baton\":\"{}\",\"base_url\":null}}\n", baton.text());
-    let entries = Entries::of(hrana, stream, steps);
+    let entries = Entries::of(hrana, stream, steps).await;
     let streams = Arc::clone(&hrana.streams);
     let frames =
         futures::stream::unfold(Answer::Running { entries, baton, first: Some(first) }, move |answer| {

@@ -77,8 +77,15 @@ pub(super) enum Next {
 }
 
 impl<D: Database> Entries<D> {
-    /// Starts a batch, which waits for whoever takes its entries.
-    pub(super) fn of(hrana: &Arc<Hrana<D>>, mut stream: Stream, steps: Vec<Step>) -> Self {
+    /// Starts a batch, which waits for whoever takes its entries; if it will write, when it is its turn to.
+    pub(super) async fn of(
+        hrana: &Arc<Hrana<D>>,
+        mut stream: Stream,
+        steps: Vec<Step>,
+    ) -> Self {
+        if stream.session().want_lock(&steps) {
+            hrana.streams.wait_for_turn(&mut stream).await;
+        }
         let interrupter = stream.session().interrupter();
         let (chunks, receiver) = mpsc::channel(CHUNKS);
         let writer = Writer {
@@ -92,7 +99,7 @@ impl<D: Database> Entries<D> {
         };
         let counted = Running::one(&hrana.running);
         let span = tracing::Span::current();
-        let running = tokio::task::spawn_blocking(move || {
+        let running = hrana.settings.threads.spawn(move || {
             let stream = span.in_scope(|| run(stream, &steps, writer));
             drop(counted);
             stream
@@ -144,7 +151,9 @@ impl<D: Database> Entries<D> {
 /// Runs the batch to its end; when nobody reads any more, only until then. When its reader takes nothing, this ends
 /// the stream here and now: nobody may ever ask for it.
 fn run(mut stream: Stream, steps: &[Step], mut writer: Writer) -> Option<Stream> {
-    let _ = match stream.session().batch(steps, &mut writer) {
+    let ran = stream.session().batch(steps, &mut writer);
+    stream.has_run();
+    let _ = match ran {
         Ok(()) => writer.finish(),
         Err(SqlError::Cancelled) => Ok(()),
         Err(error) => {

@@ -1,6 +1,6 @@
 //! Hrana over HTTP and WebSocket, versions 2 and 3 in JSON: SQL for remote clients, and the push of Turso's sync clients.
 //!
-//! SQL runs on tokio's blocking threads. A client that goes away has its statement interrupted and its transaction
+//! SQL runs on [threads of its own](crate::sql::Threads). A client that goes away has its statement interrupted and its transaction
 //! rolled back; a transaction outlives its request only under a baton, for as long as a stream may be idle.
 mod cursor;
 mod entries;
@@ -10,7 +10,9 @@ mod pipeline;
 mod request;
 mod response;
 mod socket;
+mod spare;
 mod streams;
+mod turns;
 mod value;
 
 use std::sync::Arc;
@@ -22,7 +24,7 @@ pub use host::{Database, Unavailable};
 pub use pipeline::pipeline;
 pub use socket::{Door, Entered, SocketSettings, TurnedAway, UNAVAILABLE, is_spoken, socket};
 
-use crate::sql::{Access, Interrupter, Limits, Observer, OnPushConflict, Session};
+use crate::sql::{Access, Interrupter, Limits, Observer, OnPushConflict, Session, Threads};
 use error::Failure;
 use streams::{Stream, Streams};
 
@@ -50,6 +52,8 @@ pub struct Settings {
     pub body_bytes: usize,
     /// Who is told of every statement.
     pub observer: Observer,
+    /// What SQL runs on.
+    pub threads: Threads,
     /// What one WebSocket may take.
     pub socket: SocketSettings,
 }
@@ -66,6 +70,7 @@ impl Default for Settings {
             on_push_conflict: OnPushConflict::Keep,
             body_bytes: 64 << 20,
             observer: Observer::default(),
+            threads: Threads::default(),
             socket: SocketSettings::default(),
         }
     }
@@ -83,8 +88,7 @@ pub struct Hrana<D> {
 impl<D: Database> Hrana<D> {
     /// Serves `database`.
     pub fn new(database: Arc<D>, settings: Settings) -> Arc<Self> {
-        let streams =
-            Streams::new(settings.streams, settings.stream_idle, settings.stream_wait, settings.transaction);
+        let streams = Streams::new(&settings);
         Arc::new(Self { database, streams, settings, rejected: AtomicU64::new(0), running: Arc::default() })
     }
 
@@ -115,18 +119,24 @@ impl<D: Database> Hrana<D> {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Runs `work` on a thread that may block.
-    async fn on_thread<T: Send + 'static>(
+    /// Runs `work` on a stream, on a thread that may block; when it is the stream's turn to write, if it will.
+    async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Failure> {
+        mut stream: Stream,
+        will_write: bool,
+        work: impl FnOnce(&mut Session) -> T + Send + 'static,
+    ) -> Result<(Stream, T), Failure> {
         let running = Running::one(&self.running);
+        if will_write {
+            self.streams.wait_for_turn(&mut stream).await;
+        }
         // What is logged on that thread says for which request.
         let span = tracing::Span::current();
-        let worked = tokio::task::spawn_blocking(move || {
-            let worked = span.in_scope(work);
+        let worked = self.settings.threads.spawn(move || {
+            let worked = span.in_scope(|| work(stream.session()));
+            stream.has_run();
             drop(running);
-            worked
+            (stream, worked)
         });
         worked.await.map_err(|_| Failure::Panicked)
     }

@@ -31,12 +31,16 @@ async fn answer<D: Database>(
     let mut stream = hrana.stream(baton.as_deref(), access).await?;
     let mut stop = StopOnDrop(Some(stream.session().interrupter()));
     let (new, policy) = (baton.is_none(), hrana.settings.on_push_conflict);
-    let (stream, ran, results) = hrana
-        .on_thread(move || {
-            let ran = run(stream.session(), requests, new, policy);
-            serde_json::to_string(&ran.outcomes).map(|results| (stream, ran, results))
+    let session = stream.session();
+    let will_write = requests.iter().any(|request| request.wants_lock(session));
+    let (stream, (ran, results)) = hrana
+        .run(stream, will_write, move |session| {
+            let ran = run(session, requests, new, policy);
+            let results = serde_json::to_string(&ran.outcomes);
+            (ran, results)
         })
-        .await??;
+        .await?;
+    let results = results?;
     hrana.rejected.fetch_add(ran.kept, Ordering::Relaxed);
     let revision = hrana.database.durable().await?;
     if let Some(client) = &ran.pushed {
@@ -45,6 +49,7 @@ async fn answer<D: Database>(
     stop.disarm();
 
     let baton = if ran.closed {
+        hrana.streams.end(stream);
         "null".to_owned()
     } else {
         let baton = Baton::for_stream(&stream)?;

@@ -1,7 +1,7 @@
 //! What clients send, version 2 and 3 alike. Fields that say nothing to this server are ignored.
 use serde::Deserialize;
 
-use crate::sql::{self, Sql, Value};
+use crate::sql::{self, Session, Sql, Value, Verb};
 
 /// The body of a pipeline request.
 #[derive(Debug, Deserialize)]
@@ -32,6 +32,23 @@ pub(super) enum Request {
     StoreSql { sql_id: i32, sql: String },
     CloseSql { sql_id: i32 },
     GetAutocommit,
+}
+
+impl Request {
+    /// Whether it will probably want the write lock.
+    pub(super) fn wants_lock(&self, session: &Session) -> bool {
+        match self {
+            Self::Execute { stmt } => stmt.wants_lock(session),
+            Self::Batch { batch } => batch.steps.iter().any(|step| step.stmt.wants_lock(session)),
+            // All of it would have to be looked at.
+            Self::Sequence { .. } => true,
+            Self::Close
+            | Self::Describe { .. }
+            | Self::StoreSql { .. }
+            | Self::CloseSql { .. }
+            | Self::GetAutocommit => false,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,6 +122,13 @@ impl TryFrom<Stmt> for sql::Statement {
                 .collect(),
             want_rows: stmt.want_rows.unwrap_or(true),
         })
+    }
+}
+
+impl Stmt {
+    fn wants_lock(&self, session: &Session) -> bool {
+        let stored = self.sql_id.and_then(|id| session.stored(id));
+        self.sql.as_deref().or(stored).is_some_and(|sql| Verb::of(sql).wants_lock())
     }
 }
 

@@ -9,11 +9,17 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
+use super::Settings;
 use super::error::Failure;
-use crate::sql::{Access, Session};
+use super::spare::Spare;
+use super::turns::{Turn, Turns};
+use crate::sql::{Access, Session, Threads};
 
-/// The parked streams of one database.
+/// The streams of one database, and the sessions between two.
 pub(super) struct Streams {
+    spare: Arc<Spare>,
+    turns: Turns,
+    threads: Threads,
     parked: Mutex<HashMap<u64, Parked>>,
     slots: Arc<Semaphore>,
     next_id: AtomicU64,
@@ -37,6 +43,9 @@ pub(super) struct Stream {
     /// Always there, but while it is being dropped.
     session: Option<Session>,
     slot: Option<OwnedSemaphorePermit>,
+    /// Its turn to write, as long as it holds the lock.
+    turn: Option<Turn>,
+    threads: Threads,
     /// When a request first left its transaction open.
     open_since: Option<Instant>,
 }
@@ -45,14 +54,24 @@ impl Stream {
     pub(super) fn session(&mut self) -> &mut Session {
         self.session.as_mut().expect("a stream has its session until it is dropped")
     }
+
+    /// What ran last has ended: if it does not hold the lock, it is the next writer's turn.
+    pub(super) fn has_run(&mut self) {
+        if !self.session().holds_lock() {
+            self.turn = None;
+        }
+    }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         // The slot is free only when the connection is closed: it counts connections.
-        let held = (self.session.take(), self.slot.take());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(move || drop(held));
+        let (session, slot, turn) = (self.session.take(), self.slot.take(), self.turn.take());
+        if session.is_some() {
+            self.threads.spawn(move || {
+                drop(session);
+                drop((turn, slot));
+            });
         }
     }
 }
@@ -118,15 +137,19 @@ fn same(left: [u8; 16], right: [u8; 16]) -> bool {
 }
 
 impl Streams {
-    pub(super) fn new(limit: usize, idle: Duration, wait: Duration, transaction: Duration) -> Arc<Self> {
+    pub(super) fn new(settings: &Settings) -> Arc<Self> {
+        let Settings { streams: limit, stream_idle: idle, threads, .. } = settings;
         Arc::new(Self {
+            spare: Spare::new(*idle, threads.clone()),
+            turns: Turns::new(settings.limits.busy_timeout),
+            threads: threads.clone(),
             parked: Mutex::default(),
-            slots: Arc::new(Semaphore::new(limit)),
+            slots: Arc::new(Semaphore::new(*limit)),
             next_id: AtomicU64::new(1),
-            limit,
-            idle,
-            wait,
-            transaction,
+            limit: *limit,
+            idle: *idle,
+            wait: settings.stream_wait,
+            transaction: settings.transaction,
         })
     }
 
@@ -149,9 +172,35 @@ impl Streams {
                 .and_then(Result::ok)
                 .ok_or(Failure::TooManyStreams { limit: self.limit })?
         };
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let session = tokio::task::spawn_blocking(connect).await.map_err(|_| Failure::Panicked)??;
-        Ok(Stream { id, access, session: Some(session), slot: Some(slot), open_since: None })
+        let session = match self.spare.take(access) {
+            Some(session) => session,
+            None => self.threads.spawn(connect).await.map_err(|_| Failure::Panicked)??,
+        };
+        Ok(Stream {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            access,
+            session: Some(session),
+            slot: Some(slot),
+            turn: None,
+            threads: self.threads.clone(),
+            open_since: None,
+        })
+    }
+
+    /// Waits for the stream's turn to write, where it does not have it; see [`Turns`]. Cancel-safe.
+    pub(super) async fn wait_for_turn(&self, stream: &mut Stream) {
+        if stream.turn.is_none() && !stream.session().holds_lock() {
+            let (turn, waited) = self.turns.wait().await;
+            stream.turn = turn;
+            stream.session().has_waited(waited);
+        }
+    }
+
+    /// Ends a stream that nobody can stop any more from elsewhere: another one may go on with its session.
+    pub(super) fn end(&self, mut stream: Stream) {
+        if let Some(session) = stream.session.take().and_then(Session::renewed) {
+            self.spare.keep(session, stream.access);
+        }
     }
 
     /// Streams that have a place.
@@ -225,6 +274,7 @@ impl Streams {
         for parked in parked.into_values() {
             parked.expiry.abort();
         }
+        self.spare.clear();
     }
 
     fn evict(&self) {
@@ -234,7 +284,9 @@ impl Streams {
             .filter_map(|(id, parked)| parked.stream.session().is_idle().then_some((parked.since, *id)))
             .min();
         if let Some(evicted) = longest_idle.and_then(|(_, id)| parked.remove(&id)) {
+            drop(parked);
             evicted.expiry.abort();
+            self.end(evicted.stream);
         }
     }
 }

@@ -1,17 +1,32 @@
 //! What a client's SQL may not do: reach outside its database, or change what the server manages itself.
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::auth::Access;
 use parking_lot::Mutex;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
-/// Why the authorizer said no last: SQLite's own message is only "not authorized".
+/// What the authorizer has seen.
 #[derive(Clone, Default)]
-pub(super) struct Refusal(Arc<Mutex<Option<String>>>);
+pub(super) struct Seen(Arc<Inner>);
 
-impl Refusal {
-    pub(super) fn take(&self) -> Option<String> {
-        self.0.lock().take()
+#[derive(Default)]
+struct Inner {
+    /// Why it said no last: SQLite's own message is only "not authorized".
+    refusal: Mutex<Option<String>>,
+    /// Whether it let something through that outlives a transaction on the connection itself.
+    marked: AtomicBool,
+}
+
+impl Seen {
+    pub(super) fn take_refusal(&self) -> Option<String> {
+        self.0.refusal.lock().take()
+    }
+
+    /// Whether whoever gets the connection next could notice who had it before: pragmas were set, or there may be
+    /// temporary objects.
+    pub(super) fn is_marked(&self) -> bool {
+        self.0.marked.load(Ordering::Relaxed)
     }
 
     /// The callback that SQLite asks about every action while it prepares a statement.
@@ -19,14 +34,33 @@ impl Refusal {
         &self,
         access: Access,
     ) -> impl for<'r> FnMut(AuthContext<'r>) -> Authorization + Send + 'static {
-        let refusal = self.clone();
+        let seen = self.clone();
         move |context| match refuse(&context.action, access) {
-            None => Authorization::Allow,
+            None => {
+                if marks(&context.action) {
+                    seen.0.marked.store(true, Ordering::Relaxed);
+                }
+                Authorization::Allow
+            }
             Some(why) => {
-                *refusal.0.lock() = Some(why);
+                *seen.0.refusal.lock() = Some(why);
                 Authorization::Deny
             }
         }
+    }
+}
+
+/// Whether something leaves a mark on the connection.
+fn marks(action: &AuthAction<'_>) -> bool {
+    match *action {
+        AuthAction::Pragma { pragma_name, pragma_value } => {
+            pragma_value.is_some() && !TELLING.iter().any(|known| pragma_name.eq_ignore_ascii_case(known))
+        }
+        // Whatever is made there is written down there.
+        AuthAction::Insert { table_name } => {
+            ["sqlite_temp_master", "sqlite_temp_schema"].iter().any(|t| table_name.eq_ignore_ascii_case(t))
+        }
+        _ => false,
     }
 }
 

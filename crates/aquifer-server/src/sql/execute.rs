@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Batch, Connection, Row, StatementStatus};
 
+use super::prepared::Prepared;
+
 use super::watch::Watch;
 use super::{SqlError, Statement, Value};
 
@@ -55,15 +57,11 @@ pub(super) fn run(
 ) -> Result<Summary, SqlError> {
     watch.start()?;
     let started = Instant::now();
-    let mut statement = only(connection, sql)?;
+    let mut statement = Prepared::of(connection, sql)?;
     bind(&mut statement, arguments)?;
-    let columns = columns(&statement);
+    let columns = if arguments.want_rows { columns(&statement) } else { Vec::new() };
     let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
-    if arguments.want_rows {
-        sink.begin(step, columns)?;
-    } else {
-        sink.begin(step, Vec::new())?;
-    }
+    sink.begin(step, columns)?;
 
     let changes_before = connection.total_changes();
     let readonly = statement.readonly();
@@ -91,7 +89,8 @@ pub(super) fn run(
     Ok(Summary {
         affected_row_count: if rows_written == 0 { 0 } else { connection.changes() },
         last_insert_rowid: (!readonly).then(|| connection.last_insert_rowid()),
-        rows_read: (statement.get_status(StatementStatus::FullscanStep) as u64).max(answered),
+        // It may have run before, for somebody else.
+        rows_read: (statement.reset_status(StatementStatus::FullscanStep) as u64).max(answered),
         rows_written,
         duration: started.elapsed(),
     })
@@ -125,15 +124,16 @@ fn bind(statement: &mut rusqlite::Statement<'_>, arguments: &Statement) -> Resul
         return Err(SqlError::TooManyArguments { parameters, arguments: arguments.args.len() });
     }
     for index in 1..=parameters {
-        let name = statement.parameter_name(index).map(str::to_owned);
-        let value = match (&name, arguments.args.get(index - 1)) {
+        let name = statement.parameter_name(index);
+        let value = match (name, arguments.args.get(index - 1)) {
             (Some(name), positional) => named(name, &arguments.named_args).or(positional),
             (None, positional) => positional,
         };
-        match value {
-            Some(value) => statement.raw_bind_parameter(index, value)?,
-            None => return Err(SqlError::MissingArgument(name.unwrap_or_else(|| format!("?{index}")))),
-        }
+        let Some(value) = value else {
+            let name = name.map_or_else(|| format!("?{index}"), str::to_owned);
+            return Err(SqlError::MissingArgument(name));
+        };
+        statement.raw_bind_parameter(index, value)?;
     }
     Ok(())
 }

@@ -7,10 +7,13 @@ mod error;
 mod execute;
 mod limits;
 mod observer;
+mod prepared;
 mod push;
 mod session;
 mod stored;
+mod threads;
 mod value;
+mod verb;
 mod watch;
 
 pub use crate::auth::Access;
@@ -23,7 +26,9 @@ pub use push::OnPushConflict;
 pub(crate) use push::{Bookkeeping, is_of_sync_client};
 pub use session::{Description, Session};
 pub(crate) use stored::StoredSql;
+pub use threads::Threads;
 pub use value::Value;
+pub(crate) use verb::Verb;
 pub use watch::Interrupter;
 
 /// One statement with its arguments, as a client sends it.

@@ -1,16 +1,18 @@
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionState};
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::limits::Limit;
 
-use super::authorize::Refusal;
+use super::authorize::Seen;
 use super::batch::{self, Outcome};
 use super::execute;
 use super::observer::Observer;
+use super::prepared::Prepared;
 use super::push::{Bookkeeping, Meaning, OnPushConflict};
+use super::verb::Verb;
 use super::watch::Watch;
 use super::{Access, Column, Interrupter, Limits, Sink, Sql, SqlError, Statement, Step, StoredSql, Summary};
 
@@ -20,7 +22,7 @@ use super::{Access, Column, Interrupter, Limits, Sink, Sql, SqlError, Statement,
 pub struct Session {
     connection: Connection,
     watch: Arc<Watch>,
-    refusal: Refusal,
+    seen: Seen,
     stored: StoredSql,
     limits: Limits,
     observer: Observer,
@@ -51,12 +53,13 @@ impl Session {
         connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, limits.sql_bytes.min(i32::MAX as u32) as i32)?;
         connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
         let watch = Watch::over(&mut connection, &limits)?;
-        let refusal = Refusal::default();
-        connection.authorizer(Some(refusal.authorizer(access)))?;
+        Prepared::make_room(&connection);
+        let seen = Seen::default();
+        connection.authorizer(Some(seen.authorizer(access)))?;
         Ok(Self {
             connection,
             watch,
-            refusal,
+            seen,
             stored: StoredSql::default(),
             limits,
             observer: Observer::default(),
@@ -76,6 +79,17 @@ impl Session {
         Self { read_only: why, ..self }
     }
 
+    /// Makes it fit for another client with the same rights, as if it were new (but for what `changes()` and
+    /// `total_changes()` say before its first write). `None`: it cannot be made so, and is to be dropped.
+    pub(crate) fn renewed(mut self) -> Option<Self> {
+        if !self.is_autocommit() || self.seen.is_marked() || self.watch.is_cancelled() {
+            return None;
+        }
+        self.stored = StoredSql::default();
+        aquifer_sqlite::forget_last_insert_rowid(&self.connection);
+        Some(self)
+    }
+
     /// What stops this session from another thread.
     pub fn interrupter(&self) -> Interrupter {
         Interrupter(self.watch.clone())
@@ -89,6 +103,28 @@ impl Session {
     /// Whether no transaction is open.
     pub fn is_autocommit(&self) -> bool {
         self.connection.is_autocommit()
+    }
+
+    /// Whether its transaction keeps others from writing.
+    pub(crate) fn holds_lock(&self) -> bool {
+        let main = self.connection.transaction_state(Some("main"));
+        !self.is_autocommit() && main.is_ok_and(|state| state == TransactionState::Write)
+    }
+
+    /// Whether one of the steps will probably want the write lock. A guess: nothing may depend on it but speed.
+    pub(crate) fn want_lock(&self, steps: &[Step]) -> bool {
+        let sql = |step: &Step| self.stored.resolve(&step.statement.sql).map(Verb::of);
+        steps.iter().any(|step| sql(step).is_ok_and(Verb::wants_lock))
+    }
+
+    /// The text that is stored under `id`.
+    pub(crate) fn stored(&self, id: i32) -> Option<&str> {
+        self.stored.get(id)
+    }
+
+    /// What runs next has waited so long for the write lock already.
+    pub(crate) fn has_waited(&self, time: Duration) {
+        self.watch.has_waited(time);
     }
 
     /// Whether the next request would see the same on a new session: no transaction, no stored SQL.
@@ -245,7 +281,7 @@ impl Session {
 
     /// Says more than SQLite could.
     fn explain(&self, error: SqlError) -> SqlError {
-        let refusal = self.refusal.take();
+        let refusal = self.seen.take_refusal();
         match (error.primary_code(), refusal) {
             (Some(rusqlite::ffi::SQLITE_AUTH), Some(why)) => SqlError::Refused(why),
             (Some(rusqlite::ffi::SQLITE_READONLY), _) if self.read_only.is_some() => {

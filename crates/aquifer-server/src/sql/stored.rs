@@ -35,8 +35,12 @@ impl StoredSql {
     pub(super) fn resolve<'a>(&'a self, sql: &'a Sql) -> Result<&'a str, SqlError> {
         match sql {
             Sql::Text(text) => Ok(text),
-            Sql::Stored(id) => self.texts.get(id).map(String::as_str).ok_or(SqlError::UnknownSqlId(*id)),
+            Sql::Stored(id) => self.get(*id).ok_or(SqlError::UnknownSqlId(*id)),
         }
+    }
+
+    pub(super) fn get(&self, id: i32) -> Option<&str> {
+        self.texts.get(&id).map(String::as_str)
     }
 
     pub(super) fn is_empty(&self) -> bool {

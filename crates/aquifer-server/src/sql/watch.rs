@@ -18,6 +18,8 @@ pub(super) struct Watch {
     /// Nanoseconds after `born` at which the running statement must be done.
     deadline: AtomicU64,
     timed_out: AtomicBool,
+    /// Nanoseconds that a request has waited for its turn to write, before it could run.
+    waited: AtomicU64,
     limit: Duration,
     handle: InterruptHandle,
 }
@@ -30,6 +32,7 @@ impl Watch {
             cancelled: AtomicBool::new(false),
             deadline: AtomicU64::new(u64::MAX),
             timed_out: AtomicBool::new(false),
+            waited: AtomicU64::new(0),
             limit: limits.statement_time,
             handle: connection.get_interrupt_handle(),
         });
@@ -41,7 +44,7 @@ impl Watch {
             if attempts == 0 {
                 since = Instant::now();
             }
-            let waited = since.elapsed();
+            let waited = since.elapsed() + Duration::from_nanos(waiting.waited.load(Ordering::Relaxed));
             if waiting.cancelled.load(Ordering::Acquire) || waited >= timeout {
                 return false;
             }
@@ -62,6 +65,16 @@ impl Watch {
         let deadline = self.born.elapsed() + self.limit;
         self.deadline.store(u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The next statements have waited so long for a lock before they could run.
+    pub(super) fn has_waited(&self, time: Duration) {
+        self.waited.store(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether it was stopped for good.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
     }
 
     /// Gives the running statement `time` back that it spent waiting for others.

@@ -103,6 +103,9 @@ impl<E: Door> SocketStream<E> {
                 }
                 Work::Close => {
                     self.close_cursor().await;
+                    if let Ok(stream) = self.take() {
+                        self.hrana.streams.end(stream);
+                    }
                     self.state = State::Ended(closed());
                     self.answer_plainly(id, "close_stream", Ok(()), place);
                 }
@@ -185,17 +188,17 @@ impl<E: Door> SocketStream<E> {
     ) -> Result<String, Failure> {
         let mut stop = StopOnDrop(Some(stream.session().interrupter()));
         let policy = self.hrana.settings.on_push_conflict;
-        let (stream, kept, text) = self
+        stream.session().use_stored(stored);
+        let will_write = request.wants_lock(stream.session());
+        let (mut stream, (kept, text)) = self
             .hrana
-            .on_thread(move || {
-                let session = stream.session();
-                session.use_stored(stored);
+            .run(stream, will_write, move |session| {
                 let mut ran = Ran::nothing(session, policy);
                 let text = messages::answer(id, &respond(session, request, &mut ran));
-                session.use_stored(StoredSql::default());
-                (stream, ran.kept, text)
+                (ran.kept, text)
             })
             .await?;
+        stream.session().use_stored(StoredSql::default());
         stop.disarm();
         self.hrana.rejected.fetch_add(kept, Ordering::Relaxed);
         self.state = State::Held(self.hold(stream)?);
@@ -225,7 +228,7 @@ impl<E: Door> SocketStream<E> {
         let turn = self.turn().await?;
         let mut stream = self.take()?;
         stream.session().use_stored(stored);
-        let entries = Some((Entries::of(&self.hrana, stream, steps), turn));
+        let entries = Some((Entries::of(&self.hrana, stream, steps).await, turn));
         self.state = State::Cursor(Cursor { entries, lines: VecDeque::new(), after: Err(closed()) });
         Ok(())
     }
