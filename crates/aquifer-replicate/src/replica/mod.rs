@@ -17,6 +17,7 @@
 //! - A replica that was fenced puts nothing more.
 
 mod apply;
+mod gathering;
 mod pause;
 mod proof;
 mod put;
@@ -48,6 +49,7 @@ use crate::watch::Watcher;
 use crate::workers::Workers;
 use crate::{Error, Result};
 use apply::Applies;
+use gathering::Gathering;
 use pause::Pause;
 use proof::Proof;
 use put::Request;
@@ -164,6 +166,7 @@ pub(crate) struct Replica {
     dirty: bool,
     last_commit: Instant,
     last_put: Option<Instant>,
+    gathering: Option<Gathering>,
     resting: bool,
     /// Whether a notification of the next write to the WAL is on its way.
     armed: bool,
@@ -311,7 +314,11 @@ impl Replica {
             tokio::select! {
                 done = async { put.as_mut().expect("checked by the condition").await }, if put.is_some() => {
                     put = None;
+                    let was_put = matches!(done, Ok(put::Outcome::Put(..)));
                     retry = self.put_done(done, retry)?;
+                    if was_put && retry.is_none() {
+                        self.answer_and_gather();
+                    }
                     if let Some(durable) = self.durable().filter(|_| retry.is_none()) {
                         self.upkeep.consider(durable.txid, &self.shared.upkeep).await;
                     }
@@ -328,6 +335,20 @@ impl Replica {
                 },
             }
         }
+    }
+
+    /// After a put: answers those who waited for it before anything else is begun, and expects them to ask again.
+    fn answer_and_gather(&mut self) {
+        let waited = self.syncs.len();
+        self.tell_durable();
+        self.gathering =
+            self.last_put.and_then(|began| Gathering::after(began.elapsed(), waited, Instant::now()));
+    }
+
+    /// For how long the next batch is still held back for those who are expected to ask; `None`: it is not.
+    fn wait_to_gather(&self) -> Option<Duration> {
+        let gathering = self.gathering.as_ref().filter(|_| !self.stopping)?;
+        gathering.wait(self.syncs.len(), Instant::now())
     }
 
     fn take_command(&mut self, command: Command) {
@@ -370,7 +391,7 @@ impl Replica {
             return self.may_resume();
         }
         if self.queue.is_empty() && !putting {
-            return self.wait_to_put().is_none();
+            return self.wait_to_put().is_none() && self.wait_to_gather().is_none();
         }
         let waits = self.queue.front().map_or(Duration::ZERO, |front| front.captured.elapsed());
         // One batch behind a slow put is enough until the WAL wants to be checkpointed.
@@ -553,7 +574,7 @@ impl Replica {
         if self.dirty {
             // What is due is held back by a put in flight, the interval, the budget, or an outage.
             let until_retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
-            return [self.wait_to_put(), until_retry.filter(|_| !putting)]
+            return [self.wait_to_put(), self.wait_to_gather(), until_retry.filter(|_| !putting)]
                 .into_iter()
                 .flatten()
                 .chain([Duration::from_millis(if putting { 50 } else { 20 })])

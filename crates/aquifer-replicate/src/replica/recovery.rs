@@ -135,6 +135,7 @@ impl Replica {
             dirty: true,
             last_commit: Instant::now(),
             last_put: None,
+            gathering: None,
             resting: false,
             armed: false,
             syncs: Syncs::default(),

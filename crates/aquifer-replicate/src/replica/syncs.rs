@@ -34,7 +34,12 @@ impl Syncs {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.asked.is_empty() && self.captured.is_empty()
+        self.len() == 0
+    }
+
+    /// How many wait for an answer.
+    pub(super) fn len(&self) -> usize {
+        self.asked.len() + self.captured.len()
     }
 
     /// A look that began after all questions so far found everything: it is in `txid`, or before.

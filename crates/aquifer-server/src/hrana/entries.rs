@@ -78,11 +78,7 @@ pub(super) enum Next {
 
 impl<D: Database> Entries<D> {
     /// Starts a batch, which waits for whoever takes its entries; if it will write, when it is its turn to.
-    pub(super) async fn of(
-        hrana: &Arc<Hrana<D>>,
-        mut stream: Stream,
-        steps: Vec<Step>,
-    ) -> Self {
+    pub(super) async fn of(hrana: &Arc<Hrana<D>>, mut stream: Stream, steps: Vec<Step>) -> Self {
         if stream.session().want_lock(&steps) {
             hrana.streams.wait_for_turn(&mut stream).await;
         }

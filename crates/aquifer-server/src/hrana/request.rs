@@ -22,7 +22,7 @@ pub(super) struct CursorBody {
 
 /// One request of a pipeline.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(try_from = "AnyRequest")]
 pub(super) enum Request {
     Close,
     Execute { stmt: Stmt },
@@ -32,6 +32,55 @@ pub(super) enum Request {
     StoreSql { sql_id: i32, sql: String },
     CloseSql { sql_id: i32 },
     GetAutocommit,
+}
+
+/// The fields of all requests. serde would hold back each object with all that is in it until it has seen its type, and
+/// that took longer than to run it.
+#[derive(Deserialize)]
+struct AnyRequest {
+    r#type: RequestType,
+    stmt: Option<Stmt>,
+    batch: Option<Batch>,
+    sql: Option<String>,
+    sql_id: Option<i32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RequestType {
+    Close,
+    Execute,
+    Batch,
+    Sequence,
+    Describe,
+    StoreSql,
+    CloseSql,
+    GetAutocommit,
+}
+
+/// A field that its type needs is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("missing field `{0}`")]
+struct Missing(&'static str);
+
+impl TryFrom<AnyRequest> for Request {
+    type Error = Missing;
+
+    fn try_from(any: AnyRequest) -> Result<Self, Missing> {
+        let AnyRequest { r#type, stmt, batch, sql, sql_id } = any;
+        Ok(match r#type {
+            RequestType::Close => Self::Close,
+            RequestType::Execute => Self::Execute { stmt: stmt.ok_or(Missing("stmt"))? },
+            RequestType::Batch => Self::Batch { batch: batch.ok_or(Missing("batch"))? },
+            RequestType::Sequence => Self::Sequence { sql, sql_id },
+            RequestType::Describe => Self::Describe { sql, sql_id },
+            RequestType::StoreSql => {
+                Self::StoreSql { sql_id: sql_id.ok_or(Missing("sql_id"))?, sql: sql.ok_or(Missing("sql"))? }
+            }
+            RequestType::CloseSql => Self::CloseSql { sql_id: sql_id.ok_or(Missing("sql_id"))? },
+            RequestType::GetAutocommit => Self::GetAutocommit,
+        })
+    }
 }
 
 impl Request {
@@ -64,7 +113,7 @@ pub(super) struct Step {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(try_from = "AnyCondition")]
 enum Condition {
     Ok { step: usize },
     Error { step: usize },
@@ -72,6 +121,42 @@ enum Condition {
     And { conds: Vec<Condition> },
     Or { conds: Vec<Condition> },
     IsAutocommit,
+}
+
+/// The fields of all conditions; see [`AnyRequest`].
+#[derive(Deserialize)]
+struct AnyCondition {
+    r#type: ConditionType,
+    step: Option<usize>,
+    cond: Option<Box<Condition>>,
+    conds: Option<Vec<Condition>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ConditionType {
+    Ok,
+    Error,
+    Not,
+    And,
+    Or,
+    IsAutocommit,
+}
+
+impl TryFrom<AnyCondition> for Condition {
+    type Error = Missing;
+
+    fn try_from(any: AnyCondition) -> Result<Self, Missing> {
+        let AnyCondition { r#type, step, cond, conds } = any;
+        Ok(match r#type {
+            ConditionType::Ok => Self::Ok { step: step.ok_or(Missing("step"))? },
+            ConditionType::Error => Self::Error { step: step.ok_or(Missing("step"))? },
+            ConditionType::Not => Self::Not { cond: cond.ok_or(Missing("cond"))? },
+            ConditionType::And => Self::And { conds: conds.ok_or(Missing("conds"))? },
+            ConditionType::Or => Self::Or { conds: conds.ok_or(Missing("conds"))? },
+            ConditionType::IsAutocommit => Self::IsAutocommit,
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]

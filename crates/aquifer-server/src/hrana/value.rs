@@ -1,8 +1,10 @@
 //! Values as Hrana's JSON has them: integers as decimal strings, blobs as base64.
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::de::{Error as _, Unexpected};
+use serde::de::{Error as _, Unexpected, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -17,38 +19,112 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// The fields of all values: read in one go, whatever their order.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Wire {
-    Null,
-    Integer { value: Integer },
-    Float { value: f64 },
-    Text { value: String },
-    Blob { base64: String },
+struct Wire<'a> {
+    r#type: Type,
+    #[serde(default, borrow)]
+    value: Option<Scalar<'a>>,
+    base64: Option<String>,
 }
 
-/// A decimal string; some clients send a JSON number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Integer {
-    Number(i64),
-    Text(String),
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Type {
+    Null,
+    Integer,
+    Float,
+    Text,
+    Blob,
+}
+
+/// What stands behind `value`.
+enum Scalar<'a> {
+    Integer(i64),
+    /// A number that is no 64-bit integer.
+    Float(f64),
+    Text(Cow<'a, str>),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("a number or a string")
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Integer(number))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "an integer beyond 64 bits is read as a float")]
+    fn visit_u64<E>(self, number: u64) -> Result<Scalar<'de>, E> {
+        Ok(i64::try_from(number).map_or(Scalar::Float(number as f64), Scalar::Integer))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Float(number))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(Cow::Owned(text)))
+    }
 }
 
 impl<'de> Deserialize<'de> for Value {
+    #[expect(clippy::cast_precision_loss, reason = "a float may be written without a point")]
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(match Wire::deserialize(deserializer)? {
-            Wire::Null => Self::Null,
-            Wire::Integer { value: Integer::Number(integer) } => Self::Integer(integer),
-            Wire::Integer { value: Integer::Text(text) } => Self::Integer(text.parse().map_err(|_| {
-                D::Error::invalid_value(Unexpected::Str(&text), &"a 64-bit integer as a decimal string")
-            })?),
-            Wire::Float { value } => Self::Float(value),
-            Wire::Text { value } => Self::Text(value),
-            Wire::Blob { base64 } => Self::Blob(decode(base64).map_err(D::Error::custom)?),
+        let Wire { r#type, value, base64 } = Wire::deserialize(deserializer)?;
+        let wrong = |found: &Scalar<'_>, expected: &str| match found {
+            Scalar::Integer(number) => D::Error::invalid_value(Unexpected::Signed(*number), &expected),
+            Scalar::Float(number) => D::Error::invalid_value(Unexpected::Float(*number), &expected),
+            Scalar::Text(text) => D::Error::invalid_value(Unexpected::Str(text), &expected),
+        };
+        let value = || value.ok_or_else(|| D::Error::missing_field("value"));
+        Ok(match r#type {
+            Type::Null => Self::Null,
+            Type::Integer => match value()? {
+                // Some clients send a JSON number.
+                Scalar::Integer(integer) => Self::Integer(integer),
+                other => {
+                    let Scalar::Text(text) = &other else { return Err(wrong(&other, INTEGER)) };
+                    Self::Integer(text.parse().map_err(|_| wrong(&other, INTEGER))?)
+                }
+            },
+            Type::Float => match value()? {
+                Scalar::Float(float) => Self::Float(float),
+                Scalar::Integer(integer) => Self::Float(integer as f64),
+                other @ Scalar::Text(_) => return Err(wrong(&other, "a number")),
+            },
+            Type::Text => match value()? {
+                Scalar::Text(text) => Self::Text(text.into_owned()),
+                other => return Err(wrong(&other, "a string")),
+            },
+            Type::Blob => {
+                let base64 = base64.ok_or_else(|| D::Error::missing_field("base64"))?;
+                Self::Blob(decode(base64).map_err(D::Error::custom)?)
+            }
         })
     }
 }
+
+const INTEGER: &str = "a 64-bit integer as a decimal string";
 
 fn decode(base64: String) -> Result<Vec<u8>, String> {
     let standard =

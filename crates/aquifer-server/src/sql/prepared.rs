@@ -27,7 +27,8 @@ impl<'c> Prepared<'c> {
     /// The one statement in `sql`.
     pub(super) fn of(connection: &'c Connection, sql: &str) -> Result<Self, SqlError> {
         // A pragma works while it is prepared, and schemas change seldom.
-        let again = matches!(Verb::of(sql), Verb::Reads | Verb::Writes | Verb::BeginsWrite | Verb::Transaction);
+        let again =
+            matches!(Verb::of(sql), Verb::Reads | Verb::Writes | Verb::BeginsWrite | Verb::Transaction);
         let keeps = again && sql.len() <= LONGEST;
         match keeps.then(|| connection.prepare_cached(sql)) {
             Some(Ok(statement)) => Ok(Self::Kept(statement)),

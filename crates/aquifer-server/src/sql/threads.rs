@@ -34,7 +34,10 @@ impl Threads {
     }
 
     /// Runs `work` on one of them.
-    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
         self.handle().spawn_blocking(work)
     }
 

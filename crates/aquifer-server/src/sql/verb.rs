@@ -30,7 +30,8 @@ impl Verb {
         } else if is(&["INSERT", "UPDATE", "DELETE", "REPLACE"]) {
             Self::Writes
         } else if is(&["BEGIN"]) {
-            let immediate = |word: &str| ["IMMEDIATE", "EXCLUSIVE"].iter().any(|w| word.eq_ignore_ascii_case(w));
+            let immediate =
+                |word: &str| ["IMMEDIATE", "EXCLUSIVE"].iter().any(|w| word.eq_ignore_ascii_case(w));
             if words.next().is_some_and(immediate) { Self::BeginsWrite } else { Self::Transaction }
         } else if is(&["COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"]) {
             Self::Transaction
