@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 
 use super::older::{Older, OlderRevision};
 use crate::sql::{Access, Limits, Session, Sql};
+use crate::turso::shared::Answers;
 use crate::turso::source::{PageHost, PageSource, SourceError};
 
 /// Pages told at a time, of those that changed.
@@ -41,6 +42,7 @@ pub struct Pages {
     older: Arc<Older>,
     /// Held by who reads from the log what changed before the database was opened here.
     learning: Mutex<()>,
+    answers: Answers,
 }
 
 impl Pages {
@@ -51,7 +53,8 @@ impl Pages {
         older: Older,
     ) -> Pages {
         let older = Arc::new(older);
-        Pages { database, replicator, tracker, view: Mutex::default(), older, learning: Mutex::default() }
+        let (view, learning, answers) = (Mutex::default(), Mutex::default(), Answers::default());
+        Pages { database, replicator, tracker, view, older, learning, answers }
     }
 
     pub(crate) fn database(&self) -> &DatabaseStore {
@@ -168,6 +171,10 @@ impl PageHost for Pages {
 
     fn revisions(&self) -> watch::Receiver<Option<Revision>> {
         self.tracker.durable()
+    }
+
+    fn answers(&self) -> &Answers {
+        &self.answers
     }
 }
 

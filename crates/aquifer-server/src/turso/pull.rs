@@ -22,6 +22,7 @@ use super::messages::{
 };
 use super::reading::{self, Encoder, Reading, Selection, ZSTD_LEVEL};
 use super::selector::{Selector, SelectorError};
+use super::shared::{Made, Shared};
 use super::source::{PageHost, PageSource, SourceError, WireRevision};
 
 /// Why there is no answer, or why it was cut off.
@@ -152,6 +153,41 @@ impl Pull {
     /// # Errors
     /// See [`PullError`].
     pub async fn answer<H: PageHost>(self, host: Arc<H>) -> Result<Answer<H::Source>, PullError> {
+        let Some(shared) = self.shared(host.as_ref()) else { return self.answer_alone(host).await };
+        let (mut pull, mut own) = (Some(self), None);
+        let make = {
+            let (pull, own, host) = (&mut pull, &mut own, Arc::clone(&host));
+            move || async move {
+                let pull = pull.take().expect("it is made once");
+                let answer = pull.answer_alone(host).await?;
+                if answer.rest.is_none() {
+                    return Ok::<_, PullError>(Made::Whole(answer.header, answer.first));
+                }
+                *own = Some(answer);
+                Ok(Made::TooLarge)
+            }
+        };
+        match shared.get_or_try_init(make).await? {
+            Made::Whole(header, first) => {
+                Ok(Answer { header: header.clone(), first: first.clone(), rest: None })
+            }
+            Made::TooLarge => match (own, pull) {
+                (Some(own), _) => Ok(own),
+                (None, Some(pull)) => pull.answer_alone(host).await,
+                (None, None) => Err(PullError::Source("the answer got lost".into())),
+            },
+        }
+    }
+
+    /// The answer that others get too.
+    fn shared<H: PageHost>(&self, host: &H) -> Option<Arc<Shared>> {
+        let latest = (*host.revisions().borrow())?;
+        let client = self.client.revision().filter(|client| client.generation == latest.generation)?;
+        let is_plain = self.wanted.is_none() && self.selector.is_none() && self.query.is_none();
+        is_plain.then(|| host.answers().to(latest, client.txid, self.encoding))
+    }
+
+    async fn answer_alone<H: PageHost>(self, host: Arc<H>) -> Result<Answer<H::Source>, PullError> {
         let pinned = host.pin(self.wanted, self.client.revision()).await.map_err(PullError::Source)?;
         let Some(source) = pinned else {
             return Err(match self.wanted {

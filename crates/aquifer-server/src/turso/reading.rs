@@ -45,7 +45,7 @@ pub(super) struct Reading<S> {
     /// Only pages that changed after this.
     pub(super) since: Option<Txid>,
     pub(super) encoder: Encoder,
-    /// The first page that was not looked at yet.
+    /// No page before this one is wanted any more.
     pub(super) from: Pgno,
 }
 
@@ -53,15 +53,17 @@ impl<S: PageSource> Reading<S> {
     /// Appends the next part to `out`. Gives itself back unless that was the last part. Blocks.
     pub(super) fn part(mut self, mut out: BytesMut) -> Result<(Bytes, Option<Self>), PullError> {
         let page_size = self.source.page_size().bytes();
-        let pages = self.next_pages(PART_BYTES.div_ceil(page_size));
+        // One more tells whether there is another part.
+        let count = PART_BYTES.div_ceil(page_size);
+        let mut pages = self.next_pages(count + 1);
+        let next = (pages.len() > count).then(|| pages.pop()).flatten();
         let mut page = vec![0; page_size];
         out.reserve(pages.len() * (page_size + 16));
         for pgno in &pages {
             self.source.read(*pgno, &mut page).map_err(PullError::Source)?;
             put_page(&mut out, pgno.get() - 1, self.encoder.encode(&page)?);
         }
-        let rest = pages.last().map(|last| Reading { from: last.next(), ..self });
-        Ok((out.freeze(), rest.filter(|rest| !rest.is_at_end())))
+        Ok((out.freeze(), next.map(|from| Reading { from, ..self })))
     }
 
     /// Up to `count` of the pages that are wanted and not sent yet.
@@ -84,10 +86,6 @@ impl<S: PageSource> Reading<S> {
                 .take(count)
                 .collect(),
         }
-    }
-
-    fn is_at_end(&self) -> bool {
-        self.from.get() > self.source.pages()
     }
 }
 

@@ -6,6 +6,8 @@ use std::fmt;
 use aquifer_format::{PageSize, Pgno, Revision, Txid};
 use tokio::sync::watch;
 
+use super::shared::Answers;
+
 /// Whatever went wrong inside a host.
 pub type SourceError = Box<dyn Error + Send + Sync>;
 
@@ -28,6 +30,9 @@ pub trait PageHost: Send + Sync + 'static {
     /// The latest durable revision, and news of it. What it says is never ahead of what [`PageHost::pin`] finds. `None`
     /// while it is not known.
     fn revisions(&self) -> watch::Receiver<Option<Revision>>;
+
+    /// Answers that many of its clients get.
+    fn answers(&self) -> &Answers;
 }
 
 /// One revision of a database, unchanged while this value lives, whatever is written meanwhile.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::messages::{ApplyMode, PageData, PageEncoding, PullHeader, PullRequest};
 use super::pull::{Pull, PullError};
+use super::shared::Answers;
 use super::source::{PageHost, PageSource, SourceError, WireRevision};
 
 /// A page is told by one number, which fills it.
@@ -37,6 +38,7 @@ struct Memory {
     /// Reading this page fails.
     broken: Option<Pgno>,
     touched: Option<Vec<Pgno>>,
+    answers: Answers,
 }
 
 #[derive(Clone)]
@@ -67,6 +69,7 @@ impl Memory {
             searches: Arc::default(),
             broken: None,
             touched: None,
+            answers: Answers::default(),
         }
     }
 
@@ -139,6 +142,10 @@ impl PageHost for Memory {
 
     fn revisions(&self) -> watch::Receiver<Option<Revision>> {
         self.latest.subscribe()
+    }
+
+    fn answers(&self) -> &Answers {
+        &self.answers
     }
 }
 
@@ -511,6 +518,25 @@ async fn a_thousand_long_polls_wait_without_a_thread_each() {
     memory.commit(3, [2]);
     for waiter in waiters {
         assert_eq!(waiter.await.unwrap(), [2]);
+    }
+}
+
+#[tokio::test]
+async fn what_many_wait_for_is_read_once_and_everybody_gets_all_of_it() {
+    // One answer goes out whole; the other is so large that everybody reads it for themselves.
+    for (changed, times) in [(3, 1), (400, 100)] {
+        let memory = Arc::new(Memory::of_pages(500));
+        let old = memory.latest();
+        memory.commit(500, 0..changed);
+        let before = memory.read.load(Ordering::Relaxed);
+        let request = since(old);
+        let pulls = (0..100).map(|_| pull(&memory, &request));
+        for received in futures::future::try_join_all(pulls).await.unwrap() {
+            assert_eq!(received.header.server_revision, WireRevision(memory.latest()).to_string());
+            assert_eq!(received.ids(), (0..changed).collect::<Vec<_>>());
+        }
+        let read = memory.read.load(Ordering::Relaxed) - before;
+        assert_eq!(read, changed as usize * times);
     }
 }
 
