@@ -9,6 +9,7 @@ mod cursor;
 mod durability;
 mod limits;
 mod push;
+mod sessions;
 mod socket;
 mod streams;
 mod traces;

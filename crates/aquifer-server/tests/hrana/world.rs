@@ -87,7 +87,7 @@ pub(crate) struct World {
     guests: Guests,
     ending: watch::Sender<bool>,
     /// As a host has one: without it the WAL would go with the last stream.
-    _open: Connection,
+    _open: Mutex<Connection>,
     pub(crate) runtime: tokio::runtime::Runtime,
     _directory: tempfile::TempDir,
 }
@@ -115,7 +115,16 @@ pub(crate) fn world(settings: Settings) -> World {
     let ending = watch::Sender::new(false);
     let app = routes(&guests, socket, &ending).layer(DefaultBodyLimit::disable());
     runtime.spawn(async move { axum::serve(listener, app).await });
-    World { database, hrana, address, guests, ending, _open: connection, runtime, _directory: directory }
+    World {
+        database,
+        hrana,
+        address,
+        guests,
+        ending,
+        _open: Mutex::new(connection),
+        runtime,
+        _directory: directory,
+    }
 }
 
 /// Hrana's routes for the one database; over HTTP everybody may read and write.
