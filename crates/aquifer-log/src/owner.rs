@@ -7,6 +7,8 @@
 //! Claims keep servers from answering with what another one has already changed. That no acknowledged commit is lost
 //! does not rest on them: that is the put-if-absent of level 0.
 
+use std::time::{Duration, Instant};
+
 use aquifer_format::Timestamp;
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -66,6 +68,33 @@ impl DatabaseStore {
         }
     }
 
+    /// The claim under which a server serves the database right now, if one does. One LIST; where there is a claim that
+    /// was not given back, it waits for the server's next sign of life, for a lease at most.
+    ///
+    /// Cancel-safe. It tells what is so, for those who take no part in claims: a server may claim the database as soon as
+    /// this has answered.
+    pub async fn served(&self) -> Result<Option<Owner>, LogError> {
+        let owner = match self.owner().await {
+            Ok(owner) => owner.filter(|owner| !owner.record.released),
+            Err(LogError::Store(StoreError::NoStore { .. })) => None,
+            Err(e) => return Err(e),
+        };
+        let Some(owner) = owner else { return Ok(None) };
+        let server = owner.record.server;
+        let Some(first) = ServerRecord::find(self.store(), server).await? else { return Ok(None) };
+        let lease = Duration::from_millis(first.lease_millis).min(LONGEST_LEASE);
+        let began = Instant::now();
+        while began.elapsed() <= lease {
+            tokio::time::sleep(lease / LOOKS).await;
+            match ServerRecord::find(self.store(), server).await? {
+                Some(now) if now.beat == first.beat => {}
+                Some(_) => return Ok(Some(owner)),
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
     /// Claims the database under an epoch, which is to be the one after the newest claim's, and that one's server gone:
     /// whether the claim is this record's now. Claims before it are deleted then.
     ///
@@ -104,6 +133,11 @@ impl DatabaseStore {
         }
     }
 }
+
+/// So often a server's sign of life is looked for within a lease.
+const LOOKS: u32 = 10;
+/// Nobody waits for longer than this.
+const LONGEST_LEASE: Duration = Duration::from_mins(2);
 
 /// A claim deletes only so many before it: the listing that tells that it is the newest is of one page.
 const OLD_CLAIMS: u64 = 64;

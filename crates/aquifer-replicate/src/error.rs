@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aquifer_format::{GenerationId, PageSize, Txid, WriterNonce};
+use aquifer_format::{GenerationId, PageSize, Timestamp, Txid, WriterNonce};
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,20 @@ pub enum Error {
         database: String,
         /// The generation.
         generation: GenerationId,
+    },
+
+    /// A server answers for the database of this name: what it has acknowledged would be hidden.
+    #[error(
+        "{database} is served by a server on {host} since {since}: nothing else may write to it. Give this file another \
+         name with --name, or stop that server"
+    )]
+    Served {
+        /// The database's name.
+        database: String,
+        /// Name of the server's machine.
+        host: String,
+        /// When it claimed the database.
+        since: Timestamp,
     },
 
     /// The store is primary, and has another image than the file: the file is to be restored.

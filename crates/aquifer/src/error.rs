@@ -283,6 +283,7 @@ fn of_restore(error: &RestoreError) -> Exit {
 fn of_replicate(error: &aquifer_replicate::Error) -> Exit {
     match error {
         aquifer_replicate::Error::Fenced { .. } => Exit::Fenced,
+        aquifer_replicate::Error::Served { .. } => Exit::Exists,
         aquifer_replicate::Error::Log(e) => of_log(e),
         aquifer_replicate::Error::Sqlite(aquifer_sqlite::Error::Missing(_)) => Exit::NotFound,
         _ => Exit::Error,

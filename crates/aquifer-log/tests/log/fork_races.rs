@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aquifer_format::Txid;
 use aquifer_log::{ForkError, Forked, Retention, Store, Target, remove_generation, retain, snapshot};
-use aquifer_testkit::fault_store::{Fault, FaultStore, Gate};
+use aquifer_testkit::fault_store::{Fault, FaultStore, Gate, Op, Rule};
 
 use crate::fork::{at, fork_of, named};
 use crate::history::{History, restore};
@@ -167,4 +167,28 @@ async fn a_fork_that_stands_still_anywhere_while_others_delete_is_whole_or_refus
         // Retention that sees the record takes what it had given up back.
         assert!(made > 0, "{deleting:?}");
     }
+}
+
+/// A run that is slow to write down what it retires lets the next one delete it at once: that one looks again for forks
+/// that were made meanwhile.
+#[tokio::test]
+async fn a_fork_made_between_a_slow_run_of_retention_and_the_next_stays_whole() {
+    let (faults, store, parent) = stage().await;
+    let (writes, reads) = (Gate::new(), Gate::new());
+    faults.inject(Rule::on(Op::Put, "retired.json", Fault::Hold(writes.clone())).times(1));
+    let retain = |hours| {
+        let parent = Arc::clone(&parent);
+        tokio::spawn(async move { retain_at(&parent, hours).await })
+    };
+    let slow = retain(0);
+    writes.arrived(1).await;
+    faults.inject(Rule::on(Op::Get, "retired.json", Fault::Hold(reads.clone())).times(1));
+    let next = retain(2);
+    reads.arrived(1).await;
+    let forked = fork_of(&parent, 10, "child").await;
+    writes.open();
+    slow.await.unwrap();
+    reads.open();
+    next.await.unwrap();
+    assert!(check(&store, &parent, forked, "made in between").await);
 }

@@ -10,6 +10,9 @@
 //! | none | newest generation is exactly this database | continue it; whoever extended it before is fenced |
 //! | none | newest generation is another image, or there is none | begin a new one |
 //!
+//! Where the file is primary, no server may have claimed the database: it would go on beside what is begun here, and
+//! neither would know. (What a server claims later is not seen; in the same generation one of the two is fenced.)
+//!
 //! Where the store is [`Primary`], local state counts only if its generation is the newest, and what would begin a
 //! generation beside another one, or go on without the store, is an error: the file is restored then.
 
@@ -19,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use aquifer_format::{Moment, PageHash, Pgno, Revision, Timestamp, Txid, WriterNonce};
 use aquifer_log::store::Patience;
-use aquifer_log::{DatabaseStore, GenerationRecord, Level, Plan, PlanError, Target};
+use aquifer_log::{DatabaseStore, GenerationRecord, Level, Owner, Plan, PlanError, Target};
 use aquifer_sqlite::{Handle, WalPosition};
 use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
@@ -79,6 +82,10 @@ impl Replica {
             }
             None => None,
         };
+        // Where there is something to put first, or no store to ask, nothing is begun: the put says whose it is.
+        if found.as_ref().is_none_or(|found| found.is_settled) {
+            must_not_be_served(&database.with_patience(START), options).await?;
+        }
         let start = match found {
             Some(found) => found,
             // Tried again by whoever calls, who says meanwhile what it waits for.
@@ -144,6 +151,21 @@ impl Replica {
             tracker: None,
             stopping: false,
         })
+    }
+}
+
+/// Fails if a server answers for the database that a file is to be replicated as.
+async fn must_not_be_served(database: &DatabaseStore, options: &ReplicaOptions) -> Result<()> {
+    if options.primary == Primary::Store {
+        return Ok(());
+    }
+    match database.served().await? {
+        None => Ok(()),
+        Some(Owner { record, .. }) => Err(Error::Served {
+            database: database.name().to_string(),
+            host: record.host,
+            since: record.since,
+        }),
     }
 }
 

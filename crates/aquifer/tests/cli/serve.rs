@@ -98,3 +98,19 @@ fn a_transaction_that_is_open_for_too_long_is_rolled_back() {
         assert_eq!(server.daemon.end_by(Signal::TERM).code, 0);
     }
 }
+
+#[test]
+fn a_file_is_not_replicated_under_the_name_of_a_database_that_is_served() {
+    let world = World::new();
+    world.database("shop.db", 3);
+    let server = Server::start(&world, "a", &["--lease", "2s"]);
+    server.rows("CREATE TABLE t(k)");
+    let replicate =
+        |name: &str| world.run(&["replicate", "--once", "shop.db", "--name", name, "--store", "store"]);
+    let refused = replicate("shop");
+    assert_eq!(refused.code, 8, "{refused:?}");
+    assert!(refused.stderr.contains("shop is served by a server on"), "{refused:?}");
+    replicate("another").ok();
+    assert!(server.rows("SELECT k FROM t").as_array().unwrap().is_empty());
+    assert_eq!(server.daemon.end_by(Signal::TERM).code, 0);
+}
