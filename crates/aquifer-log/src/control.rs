@@ -108,17 +108,21 @@ impl DatabaseStore {
         }
         // Before forks are looked for: see `forks`.
         let control = self.control().await?;
-        let now = Timestamp::now();
-        let at = control.deleted.map_or(now, |deletion| deletion.at);
-        let deletion = Deletion { at, gone: now.min(control.deleted.map_or(now, |d| d.gone)), purged: true };
-        self.store().put(&mark(self.name()), "see its control.json\n").await?;
         let was_silent = control == ControlRecord::default();
-        self.set_control(&ControlRecord { deleted: Some(deletion), ..control }).await?;
+        // Servers come back every hour for as long as there are forks.
+        if control.deleted.is_none_or(|deletion| !deletion.purged) {
+            let now = Timestamp::now();
+            let at = control.deleted.map_or(now, |deletion| deletion.at);
+            let deletion =
+                Deletion { at, gone: now.min(control.deleted.map_or(now, |d| d.gone)), purged: true };
+            self.store().put(&mark(self.name()), "see its control.json\n").await?;
+            self.set_control(&ControlRecord { deleted: Some(deletion), ..control }).await?;
+        }
         let forks = self.living_forks_now().await?;
         if forks.is_empty() {
             let purged = self.purge_all().await?;
             // What was written just now is none of the objects that there were.
-            return Ok(Purged { objects: purged.objects - u64::from(was_silent), ..purged });
+            return Ok(Purged { objects: purged.objects.saturating_sub(was_silent.into()), ..purged });
         }
         let now = self.store().time().await?;
         let needed_by = forks.into_iter().map(|fork| fork.database).collect();

@@ -90,7 +90,7 @@ pub async fn remove_generation(db: &DatabaseStore, generation: GenerationId) -> 
     let deleted = delete_generation(db, generation).await?;
     db.keep_parent(generation, parent.as_ref(), false).await?;
     // What was written just now is none of the objects that there were.
-    Ok(deleted - u64::from(before == RetiredRecord::default()))
+    Ok(deleted.saturating_sub((before == RetiredRecord::default()).into()))
 }
 
 /// Removes all generations of a database, the newest first, and what else there is of it: at once, forks or not. Tells

@@ -32,8 +32,8 @@ pub enum HostError {
 
     /// It was deleted for good, but for what was forked from it.
     #[error(
-        "'{0}' was deleted for good; what its forks need of it stays until each of them is deleted, or has a snapshot \
-         that its window begins after, and until then its name is not free"
+        "'{0}' was deleted for good; what its forks need of it stays until they are deleted, or do not need it any more, \
+         and until then its name is not free"
     )]
     Purged(DatabaseName),
 
