@@ -93,9 +93,10 @@ impl Upkeep {
             self.failed = worker.failure.as_ref().map(|_| Instant::now());
             self.idle = Some(worker);
         }
-        // A block of level 1 is complete with every so many txids; nothing else is due more often.
+        // A block of level 1 is complete with every so many txids after the first; nothing else is due more often.
         let step = u64::from(self.options.levels.fanout.max(2)).min(self.options.snapshot_min_txids.max(1));
-        let is_due = durable.get() / step > self.considered.get() / step
+        let steps = |txid: Txid| txid.get().saturating_sub(1) / step;
+        let is_due = steps(durable) > steps(self.considered)
             || self.idle.as_ref().is_some_and(|w| w.is_retention_due() && w.retained.is_some());
         if !is_due || self.failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE) {
             return;

@@ -107,6 +107,31 @@ async fn an_interval_makes_fewer_and_larger_batches() {
 }
 
 #[tokio::test]
+async fn a_block_is_compacted_with_its_last_transaction() {
+    use aquifer_log::{Level, Levels};
+    let stage = Stage::new();
+    let levels = Levels { fanout: 4, highest: 1 };
+    let upkeep = UpkeepOptions { levels, ..UpkeepOptions::default() };
+    let replicator = stage.start_with(ReplicaOptions { upkeep, ..ReplicaOptions::default() });
+    // The first one is the whole database; the first block comes after it.
+    let last = Txid::new(5);
+    let durable = loop {
+        stage.app.put(1, 3000);
+        let durable = replicator.sync_database(&stage.name).await.unwrap().unwrap();
+        if durable.txid >= last {
+            break durable;
+        }
+    };
+    assert_eq!(durable.txid, last);
+    replicator.shutdown().await.unwrap();
+    let database = stage.database();
+    let blocks = database.segments(durable.generation, Level::number(1), Txid::ZERO);
+    let blocks: Vec<_> = futures::TryStreamExt::try_collect(blocks).await.unwrap();
+    assert_eq!(blocks.len(), 1, "{blocks:?}");
+    assert_eq!(blocks[0].segment.range.last, last);
+}
+
+#[tokio::test]
 async fn a_growing_generation_is_compacted_and_gets_snapshots() {
     use aquifer_log::Level;
     let stage = Stage::new();

@@ -49,12 +49,19 @@ impl Server {
 
     /// The sum of the samples of a metric.
     pub(super) fn metric(&self, name: &str) -> Result<f64> {
+        Ok(self.samples(name)?.into_iter().map(|(_, value)| value).sum())
+    }
+
+    /// The samples of a metric, each with the value of its first label.
+    pub(super) fn samples(&self, name: &str) -> Result<Vec<(String, f64)>> {
         let page = String::from_utf8(self.client().get("/metrics")?)?;
-        let values = page.lines().filter_map(|line| {
+        let samples = page.lines().filter_map(|line| {
             let (sample, value) = line.rsplit_once(' ')?;
-            (sample.split('{').next() == Some(name)).then(|| value.parse::<f64>())
+            let (found, labels) = sample.split_once('{').unwrap_or((sample, ""));
+            let label = labels.split('"').nth(1).unwrap_or_default();
+            (found == name).then(|| Ok((label.to_owned(), value.parse::<f64>()?)))
         });
-        Ok(values.sum::<std::result::Result<f64, _>>()?)
+        samples.collect()
     }
 
     /// Bytes of memory that it holds now.
