@@ -3,6 +3,7 @@
 //! - [`wal`]: the write-ahead log's bytes: header, frames, checksums. Pure, no SQLite needed.
 //! - [`Handle`]: a connection to a database that others own: read transactions whose place in the WAL is known
 //!   exactly ([`WalPosition`]), raw reads of the database file through SQLite's own descriptor, checkpoints.
+//! - [`btree`]: tables and indexes, read straight from pages.
 //! - [`open_pages`]: queries over pages from anywhere, with a note of those that they read.
 //! - [`PinnedDatabase`]: a database whose WAL is kept from being reset under us, and [`View`]s of its image.
 //!
@@ -13,6 +14,7 @@
 //! file carries no locks and is read directly.
 
 mod apply;
+pub mod btree;
 mod build;
 mod error;
 mod handle;
