@@ -11,7 +11,8 @@
 //! | none | newest generation is another image, or there is none | begin a new one |
 //!
 //! Where the file is primary, no server may have claimed the database: it would go on beside what is begun here, and
-//! neither would know. (What a server claims later is not seen; in the same generation one of the two is fenced.)
+//! neither would know. Looked for before a generation is begun, and after: a server that claims later finds the
+//! generation, and in the same generation one of the two is fenced.
 //!
 //! Where the store is [`Primary`], local state counts only if its generation is the newest, and what would begin a
 //! generation beside another one, or go on without the store, is an error: the file is restored then.
@@ -22,7 +23,9 @@ use std::time::{Duration, Instant};
 
 use aquifer_format::{Moment, PageHash, Pgno, Revision, Timestamp, Txid, WriterNonce};
 use aquifer_log::store::Patience;
-use aquifer_log::{DatabaseStore, GenerationRecord, Level, Owner, Plan, PlanError, Target};
+use aquifer_log::{
+    DatabaseStore, GenerationRecord, Level, Owner, Plan, PlanError, Target, remove_generation,
+};
 use aquifer_sqlite::{Handle, WalPosition};
 use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
@@ -355,7 +358,17 @@ async fn adopt_or_begin(
     record.host.clone_from(&shared.host);
     record.source = path.display().to_string();
     let generation = match options.primary {
-        Primary::File => database.create_generation(record).await?,
+        Primary::File => {
+            let generation = database.create_generation(record).await?;
+            // A server that has claimed the database since may not have seen it.
+            if let Err(error) = must_not_be_served(database, options).await {
+                if let Err(left) = remove_generation(database, generation.id).await {
+                    tracing::warn!(generation = %generation.id, error = %left, "an empty generation is left");
+                }
+                return Err(error);
+            }
+            generation
+        }
         // Other servers may be at it. If one was faster, the first put tells.
         Primary::Store => database.begin(record).await?,
     };

@@ -181,6 +181,6 @@ impl Hosts {
     }
 }
 
-fn host() -> String {
+pub(super) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

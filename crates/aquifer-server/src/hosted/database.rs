@@ -220,7 +220,8 @@ impl Hosted {
     }
 
     /// Makes sure that what was read of this database before the call is what the last acknowledged commit left,
-    /// whichever server acknowledged it. Asks the store where this server gave no sign of life for a while. Cancel-safe.
+    /// whichever server acknowledged it, and that what is committed to it is where everybody looks. Asks the store where
+    /// this server gave no sign of life for a while. Cancel-safe.
     pub(crate) async fn is_newest(&self) -> Result<(), HostError> {
         if !self.holds() {
             let _one = self.claiming.lock().await;
@@ -228,13 +229,21 @@ impl Hosted {
             while !self.is_lost() && !self.holds() {
                 let before = self.claim.lock().clone();
                 match self.cluster.claim_again(&self.database, &before).await? {
-                    Some(claim) => *self.claim.lock() = claim,
+                    // In this order: see `opening`. Where the store does not tell, the claim is made once more.
+                    Some(claim) if self.is_latest_generation().await? => *self.claim.lock() = claim,
+                    Some(_) => self.lose(&"a newer generation of it was begun"),
                     None => self.lose(&"another server claimed it"),
                 }
             }
         }
         // What answered may have been the replica of this database after it was opened anew.
         if self.is_lost() { Err(self.taken_over()) } else { Ok(()) }
+    }
+
+    /// Whether nobody has begun a newer generation than the one that is open.
+    async fn is_latest_generation(&self) -> Result<bool, HostError> {
+        let latest = self.database.latest_generation().await?.map(|latest| latest.id);
+        Ok(latest.is_some() && latest == self.in_store().map(|revision| revision.generation))
     }
 
     /// Finds out whether another server has taken it over, without anybody waiting for it.

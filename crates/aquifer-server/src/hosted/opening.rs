@@ -1,14 +1,19 @@
 //! Opening: claim the database, restore its file where that is not what the store has, begin to ship.
+//!
+//! Replicators of files take no part in claims, and begin generations, which hide those before. They do so only where no
+//! server has claimed the database, and look for that before and after. A server claims first, here and after its term
+//! lapsed, and looks then which generation is the newest. So one of the two sees the other.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aquifer_format::Revision;
-use aquifer_log::{ControlRecord, DatabaseStore};
+use aquifer_log::{ControlRecord, DatabaseStore, Plan, Target, branch};
 use aquifer_replicate::restore::{RestoreError, Restorer};
 use aquifer_replicate::{Error as ReplicaError, Tracker};
 use tokio::sync::{oneshot, watch};
 
+use super::admin::host;
 use super::files::Files;
 use super::older::Older;
 use super::pages::Pages;
@@ -99,6 +104,14 @@ async fn serve(
                         return Err(e);
                     }
                 };
+                if let Some(at) = revision
+                    && !is_in_sight(database, at).await?
+                {
+                    // All that it has is in the store.
+                    let _ = replicator.remove(name).await;
+                    files.discard().await?;
+                    continue;
+                }
                 let (replicator, older) = (Arc::clone(replicator), Older::new(files.older()));
                 let pages = Pages::new(database.clone(), Arc::clone(&replicator), tracker, older);
                 let (database, cluster, claim) = (database.clone(), shared.cluster.clone(), claim.clone());
@@ -122,6 +135,22 @@ async fn serve(
         }
     }
     Err(HostError::Contended(name.clone()))
+}
+
+/// Whether a revision is of the newest generation. If that one has no segment, a newer one is begun that goes on from
+/// the revision: whoever began the empty one is gone, or is about to put something there that would hide what is
+/// committed here. False: the database is to be opened anew.
+async fn is_in_sight(database: &DatabaseStore, at: Revision) -> Result<bool, HostError> {
+    let Some(newest) = database.latest_generation().await? else { return Ok(true) };
+    if newest.id == at.generation {
+        return Ok(true);
+    }
+    let plan = Plan::make(database, None, Target::Latest).await?;
+    if plan.generation != newest.id {
+        let begun = branch(database, &plan, &host()).await?;
+        tracing::info!(database = %database.name(), hidden_by = %newest.id, generation = %begun.id, "going on");
+    }
+    Ok(false)
 }
 
 /// What an administrator has said, unless it is that nobody may open the database at this revision.

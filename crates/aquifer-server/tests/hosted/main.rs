@@ -1,6 +1,8 @@
 //! What a server acknowledged is in the store, whichever server is asked next; what it did not is nowhere.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set the stage should fail")]
 
+mod beside;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
