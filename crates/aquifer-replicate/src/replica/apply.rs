@@ -14,8 +14,8 @@ use aquifer_format::{Pgno, Revision, Txid};
 use aquifer_sqlite::PageTransaction;
 use tokio::sync::oneshot;
 
-use super::{NextBatch, Replica, capture_all};
-use crate::capture::Capture;
+use super::capturing::capture_all;
+use super::{NextBatch, Replica};
 use crate::{Error, Result};
 
 /// How long other writers are waited for at a time: nothing is shipped meanwhile. Whoever applies asks again.
@@ -101,7 +101,7 @@ impl Replica {
                 let begun = PageTransaction::begin(&path, PATIENCE).map_err(Error::from);
                 let begun =
                     begun.and_then(|begun| capture_all(capture, &mut next, &mut batches).map(|()| begun));
-                Ok((begun, batches))
+                (begun, batches)
             })
             .await?;
         // Whatever became of the rest: what was captured is to be shipped.
@@ -117,31 +117,10 @@ impl Replica {
                     Ok(None)
                 }
             })
-            .await?;
+            .await??;
         let Some(batch) = applied else { return Ok(None) };
         self.take_batches(batch.into_iter().collect())?;
         Ok(Some(self.head.txid))
-    }
-
-    /// Runs something with the capture on a worker.
-    async fn with_capture<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Capture, NextBatch) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let Some(mut capture) = self.capture.take() else {
-            return Err(Error::Stopped("the database is not captured at the moment".into()));
-        };
-        let next = self.next_batch();
-        let (capture, done) = self
-            .shared
-            .workers
-            .run(move || {
-                let done = work(&mut capture, next);
-                (capture, done)
-            })
-            .await;
-        self.capture = Some(capture);
-        done
     }
 }
 

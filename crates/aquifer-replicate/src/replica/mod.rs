@@ -17,6 +17,7 @@
 //! - A replica that was fenced puts nothing more.
 
 mod apply;
+mod capturing;
 mod gathering;
 mod pause;
 mod proof;
@@ -25,13 +26,14 @@ mod recovery;
 mod sleep;
 mod staging;
 mod syncs;
+mod timing;
 mod upkeep;
 mod views;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use aquifer_format::segment::SegmentInfo;
@@ -40,7 +42,7 @@ use aquifer_log::DatabaseStore;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::budget::RequestBudget;
-use crate::capture::{Batch, Body, Capture, NextBatch};
+use crate::capture::{Body, Capture, NextBatch};
 use crate::options::ReplicaOptions;
 use crate::state::{Head, MapFile, StateDir};
 use crate::status::{ReplicaState, ReplicaStatus};
@@ -62,20 +64,8 @@ pub use apply::{Applied, PageWrite};
 pub use upkeep::UpkeepOptions;
 pub use views::RevisionView;
 
-/// After the last commit, looks are frequent for this long; then a notification is waited for.
-const ALERT: Duration = Duration::from_millis(50);
-/// How often to look while alert.
-const ALERT_POLL: Duration = Duration::from_millis(1);
 /// A database counts as starting for this long at most.
 const START_SHARE: Duration = Duration::from_secs(5);
-/// Looks at all idle databases together are no more frequent than one in this time.
-const POLL_SHARE: Duration = Duration::from_millis(10);
-/// After the last commit, the WAL is brought into the database file and let go of.
-const REST_AFTER: Duration = Duration::from_secs(1);
-/// The least time between two puts under constant load: a commit after a pause is shipped at once. A directory takes
-/// a thousand puts a second, and their flushes would keep the application's processor from its work; an object store
-/// is slower than this by itself.
-const LEAST_INTERVAL: Duration = Duration::from_millis(5);
 /// Between two attempts to put a batch; doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
@@ -345,12 +335,6 @@ impl Replica {
             self.last_put.and_then(|began| Gathering::after(began.elapsed(), waited, Instant::now()));
     }
 
-    /// For how long the next batch is still held back for those who are expected to ask; `None`: it is not.
-    fn wait_to_gather(&self) -> Option<Duration> {
-        let gathering = self.gathering.as_ref().filter(|_| !self.stopping)?;
-        gathering.wait(self.syncs.len(), Instant::now())
-    }
-
     fn take_command(&mut self, command: Command) {
         self.stopping |= matches!(command, Command::Stop(_));
         match command {
@@ -378,155 +362,6 @@ impl Replica {
         self.stopping || !self.syncs.is_empty()
     }
 
-    /// Whether the next batch may be captured now, or should go on collecting in the WAL.
-    fn may_capture(&mut self, putting: bool) -> bool {
-        let staged: u64 = self.queue.iter().map(|p| p.info.stored_len()).sum();
-        if staged > self.options.max_staging {
-            if self.capture.is_some() {
-                self.pause(format!("the staging is full ({staged} bytes)"));
-            }
-            return false;
-        }
-        if self.capture.is_none() {
-            return self.may_resume();
-        }
-        if self.queue.is_empty() && !putting {
-            return self.wait_to_put().is_none() && self.wait_to_gather().is_none();
-        }
-        let waits = self.queue.front().map_or(Duration::ZERO, |front| front.captured.elapsed());
-        // One batch behind a slow put is enough until the WAL wants to be checkpointed.
-        waits > self.options.stage_after && (self.queue.len() < 2 || self.is_wal_large())
-    }
-
-    fn is_wal_large(&self) -> bool {
-        self.capture.as_ref().is_some_and(|c| c.uncaptured_bytes() > self.options.wal.soft)
-    }
-
-    /// How long the next put must wait for the interval; `None`: not at all.
-    fn wait_to_put(&self) -> Option<Duration> {
-        if self.is_asked() || self.is_wal_large() {
-            return None;
-        }
-        self.options
-            .interval
-            .max(LEAST_INTERVAL)
-            .checked_sub(self.last_put?.elapsed())
-            .filter(|wait| !wait.is_zero())
-    }
-
-    fn may_put(&self) -> bool {
-        if self.queue.is_empty() {
-            return false;
-        }
-        self.is_asked()
-            || self.shared.budget.as_ref().is_none_or(|budget| budget.take(Instant::now()).is_ok())
-    }
-
-    /// Captures one batch, and tends the WAL.
-    async fn step(&mut self) -> Result<()> {
-        self.asleep = None;
-        let mut capture = match self.capture.take() {
-            Some(capture) => capture,
-            None => self.resume_capture().await?,
-        };
-        let next = self.next_batch();
-        let (capture, step) = self
-            .shared
-            .workers
-            .run(move || {
-                let step = capture_step(&mut capture, next);
-                (capture, step)
-            })
-            .await;
-        let found = !step.batches.is_empty();
-        self.views.were_looked_for();
-        self.capture = Some(capture);
-        self.take_batches(step.batches)?;
-        let wal_bytes = match step.wal_bytes {
-            Ok(wal_bytes) => wal_bytes,
-            Err(e) if e.is_full() => {
-                self.with_room(Err(e))?;
-                0
-            }
-            // The database was removed. What was captured of it is still to be shipped.
-            Err(e) if e.is_without_database() && !self.queue.is_empty() => {
-                self.pause(e.to_string());
-                0
-            }
-            Err(e) if e.is_transient() && !e.is_without_database() => {
-                // Another process recovers its WAL, say. The pin holds. It stays dirty: nobody may be told that all is
-                // durable, and the next look is soon.
-                self.last_commit = Instant::now();
-                return Ok(());
-            }
-            Err(e) => return Err(e),
-        };
-        // After a batch there may be more: commits that came in while it was encoded. Where the next batch has to wait,
-        // that is found out now, since nothing to ship is no lag. And what was not captured for want of room is still to
-        // be.
-        let is_held = !self.options.interval.is_zero() && !self.is_asked();
-        let may_be_more = found && (!is_held || self.capture.as_mut().is_none_or(Capture::may_have_changed));
-        self.dirty = may_be_more || self.paused.is_some();
-        if self.paused.is_none() {
-            self.syncs.are_captured(self.head.txid);
-        }
-        if wal_bytes > self.options.wal.viewed {
-            self.views.give_up();
-        }
-        self.status.send_modify(|s| s.wal_bytes = wal_bytes);
-        Ok(())
-    }
-
-    fn next_batch(&self) -> NextBatch {
-        NextBatch {
-            txid: self.head.txid.next(),
-            writer: self.head.writer,
-            frames: 0,
-            not_before: self.head.last_commit,
-        }
-    }
-
-    /// Takes over what was captured, to be put.
-    fn take_batches(&mut self, batches: Vec<Batch>) -> Result<()> {
-        if batches.is_empty() {
-            return Ok(());
-        }
-        for batch in batches {
-            self.enqueue(batch);
-        }
-        self.room_wait = None;
-        self.last_commit = Instant::now();
-        self.resting = false;
-        if self.queue.len() > 1 {
-            let staged = self.stage_all();
-            self.with_room(staged)?;
-        }
-        Ok(())
-    }
-
-    fn enqueue(&mut self, batch: Batch) {
-        let meta = batch.meta();
-        self.head = Head {
-            txid: meta.range.last,
-            last_commit: meta.last_commit,
-            wal: batch.wal,
-            page_size: meta.page_size,
-            ..self.head
-        };
-        self.status.send_modify(|s| s.captured_bytes += batch.wal_bytes);
-        if let Some(tracker) = &self.tracker {
-            tracker.captured(meta, batch.changes.iter().map(|change| change.0));
-        }
-        self.queue.push_back(Pending {
-            info: batch.encoded.info,
-            body: batch.encoded.body,
-            head: self.head,
-            changes: batch.changes,
-            staged: None,
-            captured: Instant::now(),
-        });
-    }
-
     /// What is known to be in the store.
     fn durable(&self) -> Option<Revision> {
         let txid = self.behind_queue();
@@ -537,83 +372,6 @@ impl Replica {
     /// The last batch that does not wait for the store.
     fn behind_queue(&self) -> Txid {
         self.queue.front().map_or(self.head.txid, |front| front.head.txid.previous())
-    }
-
-    /// A cheap look, when a poll is due.
-    fn look(&mut self) {
-        if !self.dirty {
-            let changed = match (&self.asleep, &mut self.capture) {
-                (Some(before), _) => Fingerprint::of(&self.path) != *before,
-                (None, Some(capture)) => capture.may_have_changed(),
-                (None, None) => true,
-            };
-            if changed {
-                self.armed = false;
-                self.dirty = true;
-                self.last_commit = Instant::now();
-            } else if !self.resting && self.last_commit.elapsed() > REST_AFTER {
-                self.rest();
-            }
-        }
-    }
-
-    /// Nothing is committed any more: leaves the database as if nobody watched, and waits to be woken.
-    fn rest(&mut self) {
-        self.resting = true;
-        if let Some(capture) = &mut self.capture
-            && let Err(e) = capture.rest()
-        {
-            tracing::debug!(error = %e, "cannot checkpoint an idle database");
-        }
-        self.fall_asleep();
-        self.starting = None;
-    }
-
-    /// How long to sleep at most. Arms the notification where that is long.
-    fn next_look(&mut self, putting: bool, retry: Option<Instant>) -> Duration {
-        if self.dirty {
-            // What is due is held back by a put in flight, the interval, the budget, or an outage.
-            let until_retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
-            return [self.wait_to_put(), self.wait_to_gather(), until_retry.filter(|_| !putting)]
-                .into_iter()
-                .flatten()
-                .chain([Duration::from_millis(if putting { 50 } else { 20 })])
-                .min()
-                .unwrap_or(ALERT_POLL);
-        }
-        let quiet = self.last_commit.elapsed();
-        if quiet < ALERT {
-            return ALERT_POLL;
-        }
-        let mut sleep = if self.resting { self.poll() } else { REST_AFTER.saturating_sub(quiet) };
-        if let Some(at) = retry {
-            sleep = sleep.min(at.saturating_duration_since(Instant::now()));
-        }
-        if !self.queue.is_empty() && !putting {
-            sleep = sleep.min(Duration::from_millis(50));
-        }
-        if self.asleep.is_some() {
-            return self.arm_asleep(sleep);
-        }
-        if let (Some(watcher), Some(capture), false) = (&self.shared.watcher, &mut self.capture, self.armed) {
-            if let Err(e) = watcher.arm(&capture.wal_path(), &self.waker) {
-                tracing::debug!(error = %e, "no notifications; polling");
-                return sleep.min(Duration::from_millis(100));
-            }
-            self.armed = true;
-            // What came between the last look and the arming caused no notification.
-            if capture.may_have_changed() {
-                return Duration::ZERO;
-            }
-        }
-        sleep.max(ALERT_POLL)
-    }
-
-    /// How often to look while nothing happens: notifications wake earlier, so that very many databases may be looked at
-    /// less often.
-    fn poll(&self) -> Duration {
-        let databases = self.shared.databases.load(Ordering::Relaxed);
-        self.options.poll.max(POLL_SHARE * u32::try_from(databases).unwrap_or(u32::MAX))
     }
 
     fn publish(&self, putting: bool) {
@@ -642,41 +400,4 @@ impl Replica {
 /// Answers somebody who asks a replica that cannot do it.
 fn refuse<T>(asked: oneshot::Sender<Result<T>>, why: &str) {
     let _ = asked.send(Err(Error::Stopped(why.to_owned())));
-}
-
-struct Step {
-    batches: Vec<Batch>,
-    /// Bytes of frames in the WAL, or why there are not more batches.
-    wal_bytes: Result<u64>,
-}
-
-/// Captures everything that is committed. What was captured before an error is in `batches`, and stays captured.
-fn capture_all(capture: &mut Capture, next: &mut NextBatch, batches: &mut Vec<Batch>) -> Result<()> {
-    // Comparing sees the database as it was when it was opened, which may be a while ago.
-    let looks = if capture.is_comparing() { 2 } else { 1 };
-    for _ in 0..looks {
-        if let Some(batch) = capture.next_batch(next)? {
-            next.txid = next.txid.next();
-            next.not_before = batch.meta().last_commit;
-            batches.push(batch);
-        }
-    }
-    Ok(())
-}
-
-fn capture_step(capture: &mut Capture, mut next: NextBatch) -> Step {
-    let mut batches = Vec::new();
-    let wal_bytes = (|| {
-        capture_all(capture, &mut next, &mut batches)?;
-        match capture.tend_wal(&next) {
-            Ok((report, batch)) => {
-                batches.extend(batch);
-                Ok(report.wal_bytes)
-            }
-            // The batch is captured; the WAL can wait.
-            Err(e) if e.is_transient() || e.is_full() => Ok(0),
-            Err(e) => Err(e),
-        }
-    })();
-    Step { batches, wal_bytes }
 }
