@@ -1,9 +1,9 @@
 //! How a group's payload is stored: as it is, or compressed with zstd.
 //!
-//! zstd's contexts take some hundred kilobytes and ten microseconds to make, as long as encoding a small
-//! segment. So there is one per thread, whatever the number of segments and databases.
+//! zstd's contexts take up to some megabytes, and ten microseconds to make, as long as encoding a small segment. So they
+//! are used again: as many are kept as there are processors, whatever the number of segments, databases and threads.
 
-use std::cell::RefCell;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -24,15 +24,30 @@ struct Contexts {
     compressed: Vec<u8>,
 }
 
-thread_local! {
-    static CONTEXTS: RefCell<Contexts> = RefCell::default();
+/// What nobody uses at this moment.
+static UNUSED: Mutex<Vec<Contexts>> = Mutex::new(Vec::new());
+/// More are never of use at the same time.
+static KEPT: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+
+/// Runs `work` with contexts that nobody else uses meanwhile.
+fn with_contexts<T>(work: impl FnOnce(&mut Contexts) -> T) -> T {
+    // Whatever panicked elsewhere had contexts of its own.
+    let unused = || UNUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut contexts = unused().pop().unwrap_or_default();
+    let done = work(&mut contexts);
+    let mut unused = unused();
+    if unused.len() < *KEPT {
+        unused.push(contexts);
+    }
+    done
 }
 
 /// Appends `table` and `data` in the form that is smaller, and says which.
 pub(super) fn append(level: CompressionLevel, table: &[u8], data: &[u8], out: &mut Vec<u8>) -> u8 {
     let smaller = level != CompressionLevel::NONE
         && table.len() + data.len() >= COMPRESS_FROM
-        && CONTEXTS.with_borrow_mut(|contexts| contexts.append_compressed(level, table, data, out));
+        && with_contexts(|contexts| contexts.append_compressed(level, table, data, out));
     if smaller {
         return ZSTD;
     }
@@ -43,7 +58,7 @@ pub(super) fn append(level: CompressionLevel, table: &[u8], data: &[u8], out: &m
 
 /// Decompresses `stored` into the empty `payload`, which is not grown beyond `len` bytes.
 pub(super) fn decompress(stored: &[u8], len: usize, payload: &mut Vec<u8>) -> std::io::Result<()> {
-    CONTEXTS.with_borrow_mut(|contexts| {
+    with_contexts(|contexts| {
         let decompressor = match &mut contexts.decompressor {
             Some(decompressor) => decompressor,
             none => none.insert(Decompressor::new()?),
@@ -85,5 +100,30 @@ impl Contexts {
             out.extend_from_slice(&self.compressed);
         }
         smaller
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_threads_compress_at_the_same_time_few_contexts_are_kept() {
+        let all = 4 * *KEPT;
+        let together = std::sync::Barrier::new(all);
+        let data = vec![7; 10_000];
+        std::thread::scope(|scope| {
+            for _ in 0..all {
+                scope.spawn(|| {
+                    with_contexts(|contexts| {
+                        // All of them are in use now.
+                        together.wait();
+                        let mut out = Vec::new();
+                        assert!(contexts.append_compressed(CompressionLevel::SHIP, &[], &data, &mut out));
+                    });
+                });
+            }
+        });
+        assert!(UNUSED.lock().unwrap().len() <= *KEPT);
     }
 }
