@@ -1,0 +1,112 @@
+//! What is in a database, as SQLite itself says.
+
+use std::collections::BTreeMap;
+
+use aquifer_format::Pgno;
+use aquifer_sqlite::btree::Value;
+use rusqlite::Connection;
+
+use super::image::Image;
+use super::layout::Layout;
+use super::{Error, Result};
+
+/// The schema of one image.
+#[derive(Debug, Default)]
+pub(super) struct Schema {
+    /// Ordinary tables by their name in lower case: SQLite does not tell the cases of ASCII letters apart.
+    pub(super) tables: BTreeMap<String, Layout>,
+    /// Virtual tables by their name in lower case.
+    pub(super) virtual_tables: BTreeMap<String, VirtualTable>,
+    /// Indexes, triggers and views that have SQL, in the order in which they were created.
+    pub(super) others: Vec<Other>,
+    /// Roots of all trees: tables, indexes, the schema itself.
+    pub(super) roots: Vec<Pgno>,
+    /// The last rowids of AUTOINCREMENT tables, by table.
+    pub(super) sequences: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) struct VirtualTable {
+    pub(super) name: String,
+    pub(super) sql: String,
+    /// Roots of its shadow tables and of their indexes, by name.
+    pub(super) shadows: BTreeMap<String, Pgno>,
+}
+
+/// An index, a trigger or a view.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Other {
+    pub(super) kind: String,
+    pub(super) name: String,
+    /// The table that it belongs to, in lower case.
+    pub(super) table: String,
+    pub(super) sql: String,
+}
+
+impl Schema {
+    pub(super) fn read(image: &Image) -> Result<Schema> {
+        let db = image.open()?;
+        Schema::of(&db).map_err(|source| Error::Sqlite { side: image.side, source })
+    }
+
+    /// The schema of an open database.
+    pub(super) fn of(db: &Connection) -> rusqlite::Result<Schema> {
+        let mut schema = Schema { roots: vec![Pgno::ONE], ..Schema::default() };
+        // What kind of table each is.
+        let mut kinds = BTreeMap::new();
+        let mut statement =
+            db.prepare("SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main'")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            kinds.insert(row.get::<_, String>(0)?, (row.get::<_, String>(1)?, row.get(2)?, row.get(3)?));
+        }
+        let mut shadows = Vec::new();
+        let mut statement =
+            db.prepare("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema ORDER BY rowid")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (kind, name, table): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let root = row.get::<_, Option<u32>>(3)?.and_then(Pgno::new);
+            let sql: Option<String> = row.get(4)?;
+            schema.roots.extend(root);
+            let of = kinds.get(&table).map_or("", |(of, ..)| of.as_str());
+            if of == "shadow" {
+                shadows.extend(root.map(|root| (name, table, root)));
+                continue;
+            }
+            // Automatic indexes come with their tables; SQLite's own tables are made by it.
+            let Some(sql) = sql.filter(|_| !name.starts_with("sqlite_")) else { continue };
+            let key = name.to_ascii_lowercase();
+            match (kind.as_str(), of, root) {
+                ("table", "virtual", _) => {
+                    let table = VirtualTable { name, sql, shadows: BTreeMap::new() };
+                    schema.virtual_tables.insert(key, table);
+                }
+                ("table", _, Some(root)) => {
+                    let (without_rowid, strict) = kinds.get(&table).map_or((false, false), |k| (k.1, k.2));
+                    schema.tables.insert(key, Layout::read(db, &name, sql, root, without_rowid, strict)?);
+                }
+                _ => schema.others.push(Other { kind, name, table: table.to_ascii_lowercase(), sql }),
+            }
+        }
+        for (name, table, root) in shadows {
+            // `search_data` belongs to `search`; the longest name that fits.
+            let owner = table.match_indices('_').rev().map(|(end, _)| table[..end].to_ascii_lowercase());
+            let mut owner = owner.filter(|owner| schema.virtual_tables.contains_key(owner));
+            if let Some(owner) = owner.next().and_then(|owner| schema.virtual_tables.get_mut(&owner)) {
+                owner.shadows.insert(name, root);
+            }
+        }
+        if kinds.contains_key("sqlite_sequence") {
+            let mut statement = db.prepare("SELECT name, seq FROM sqlite_sequence WHERE name IS NOT NULL")?;
+            let sequences = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            schema.sequences = sequences.collect::<rusqlite::Result<_>>()?;
+        }
+        Ok(schema)
+    }
+}
+
+/// A name as SQL has it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

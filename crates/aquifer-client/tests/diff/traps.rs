@@ -1,0 +1,182 @@
+//! What a comparison by pages is easily wrong about.
+
+use std::path::PathBuf;
+
+use aquifer_client::diff::{Diff, Error, Key, RowChange};
+use aquifer_format::Pgno;
+use aquifer_sqlite::btree::Value;
+use rusqlite::Connection;
+
+use crate::files::{File, all_rows, changed, diff};
+use crate::random::check;
+
+struct Databases {
+    dir: tempfile::TempDir,
+}
+
+impl Databases {
+    /// A database, and the same after some work.
+    fn new(begin: &str, work: &str) -> Databases {
+        let databases = Databases { dir: tempfile::tempdir().unwrap() };
+        let run = |path: PathBuf, sql: &str| Connection::open(path).unwrap().execute_batch(sql).unwrap();
+        run(databases.base(), begin);
+        std::fs::copy(databases.base(), databases.current()).unwrap();
+        run(databases.current(), work);
+        databases
+    }
+
+    fn base(&self) -> PathBuf {
+        self.dir.path().join("base.db")
+    }
+
+    fn current(&self) -> PathBuf {
+        self.dir.path().join("current.db")
+    }
+
+    fn rows(&self) -> Vec<RowChange> {
+        let diff = diff(&self.base(), &self.current());
+        all_rows(&diff).into_iter().flat_map(|(_, rows)| rows).collect()
+    }
+
+    /// Everything holds for it that holds for random ones.
+    fn check(&self) {
+        check(&self.base(), &self.current());
+    }
+}
+
+const ROWS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)";
+
+#[test]
+fn a_value_written_over_the_old_one_in_an_overflow_page_is_found() {
+    for (table, vacuum) in [
+        ("(k INTEGER PRIMARY KEY, v)", 0),
+        ("(k INTEGER PRIMARY KEY, v)", 1),
+        ("(k INT PRIMARY KEY, v) WITHOUT ROWID", 0),
+    ] {
+        let databases = Databases::new(
+            &format!(
+                "PRAGMA page_size=512; PRAGMA auto_vacuum={vacuum}; CREATE TABLE t{table}; CREATE INDEX i ON t(k);
+                 {ROWS} INSERT INTO t SELECT i, hex(zeroblob(i % 700)) FROM n; DELETE FROM t WHERE k % 7 = 3;"
+            ),
+            "UPDATE t SET v = substr(v, 1, length(v) - 1) || '1' WHERE k IN (600, 1300)",
+        );
+        let (base, current) = (File::open(&databases.base()), File::open(&databases.current()));
+        // That only overflow pages have changed is what this is about.
+        for pgno in changed(&base, &current).into_iter().filter(|&pgno| pgno != Pgno::ONE) {
+            let page = &std::fs::read(databases.current()).unwrap()[pgno.index() * 512..][..4];
+            assert_eq!(page[0], 0, "{pgno}");
+        }
+        let keys: Vec<_> = databases
+            .rows()
+            .into_iter()
+            .map(|row| match row {
+                RowChange::Update { old, .. } => old[0].clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(keys, [Value::Integer(600), Value::Integer(1300)]);
+        databases.check();
+    }
+}
+
+#[test]
+fn a_row_keeps_its_leaf_when_rows_with_long_values_come_and_go_around_it() {
+    let databases = Databases::new(
+        &format!(
+            "PRAGMA page_size=512; CREATE TABLE t(k INTEGER PRIMARY KEY, v); {ROWS} INSERT INTO t SELECT i, zeroblob(i) FROM n;"
+        ),
+        "DELETE FROM t WHERE k > 1990; INSERT INTO t SELECT 3000 + k, randomblob(900) FROM t WHERE k < 20;
+         UPDATE t SET v = randomblob(1000) WHERE k = 1000;",
+    );
+    assert_eq!(databases.rows().len(), 10 + 19 + 1);
+    databases.check();
+}
+
+#[test]
+fn a_vacuum_changes_nothing() {
+    let databases = Databases::new(
+        &format!(
+            "CREATE TABLE t(k INTEGER PRIMARY KEY, v); CREATE TABLE w(k TEXT PRIMARY KEY, v) WITHOUT ROWID; CREATE INDEX i ON t(v);
+             {ROWS} INSERT INTO t SELECT i, 'some text ' || i FROM n; INSERT INTO w SELECT v, k FROM t;
+             DELETE FROM t WHERE k % 3 = 0; DELETE FROM w WHERE v % 5 = 0;"
+        ),
+        "PRAGMA page_size=1024; VACUUM; UPDATE w SET v = 'one' WHERE k = 'some text 1'",
+    );
+    let old = vec![Value::Text(b"some text 1".to_vec()), Value::Integer(1)];
+    let new = vec![old[0].clone(), Value::Text(b"one".to_vec())];
+    let update = RowChange::Update { key: Key::Primary(vec![old[0].clone()]), old, new };
+    assert_eq!(databases.rows(), [update]);
+    databases.check();
+}
+
+#[test]
+fn a_column_that_took_the_place_of_a_dropped_one_is_not_taken_for_it() {
+    // Record by record the bytes are what they were, and mean something else.
+    let databases = Databases::new(
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES(1, 'x', 'y'), (2, 'x', 'y');",
+        "ALTER TABLE t DROP COLUMN a; ALTER TABLE t ADD COLUMN c; UPDATE t SET b = 'x', c = 'y'",
+    );
+    let x = |s: &str| Value::Text(s.as_bytes().to_vec());
+    for row in databases.rows() {
+        let RowChange::Update { old, new, .. } = row else { panic!("{row:?}") };
+        assert_eq!((&old[1..], &new[1..]), (&[x("y"), Value::Null][..], &[x("x"), x("y")][..]));
+    }
+    assert_eq!(databases.rows().len(), 2);
+    databases.check();
+}
+
+#[test]
+fn rows_that_are_shorter_than_their_table_have_the_defaults_of_what_was_added() {
+    let databases = Databases::new(
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, a); INSERT INTO t VALUES(1, 1), (2, 2), (3, 3);",
+        "ALTER TABLE t ADD COLUMN b TEXT DEFAULT 5; ALTER TABLE t ADD COLUMN c REAL DEFAULT 5;
+         ALTER TABLE t ADD COLUMN d DEFAULT word; UPDATE t SET a = 9 WHERE k = 2; UPDATE t SET b = NULL WHERE k = 3",
+    );
+    let word = || Value::Text(b"word".to_vec());
+    let five = || Value::Text(b"5".to_vec());
+    let row = |k, a, b| vec![Value::Integer(k), Value::Integer(a), b, Value::Real(5.0), word()];
+    let update = |k, old, new| RowChange::Update { key: Key::Rowid(k), old, new };
+    let expected = [
+        update(2, row(2, 2, five()), row(2, 9, five())),
+        update(3, row(3, 3, five()), row(3, 3, Value::Null)),
+    ];
+    assert_eq!(databases.rows(), expected);
+    databases.check();
+}
+
+#[test]
+fn the_first_contents_of_an_empty_database_are_all_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    std::fs::write(dir.path().join("empty.db"), b"").unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(a); INSERT INTO t VALUES(1)").unwrap();
+    let forth = diff(&dir.path().join("empty.db"), &path);
+    assert_eq!(forth.before_rows().len(), 1);
+    let new = vec![Value::Integer(1)];
+    assert_eq!(all_rows(&forth), [("t".to_owned(), vec![RowChange::Insert { key: Key::Rowid(1), new }])]);
+    let back = diff(&path, &dir.path().join("empty.db"));
+    assert_eq!(back.before_rows()[0].sql, "DROP TABLE \"t\"");
+}
+
+#[test]
+fn what_cannot_be_compared_is_an_error_and_not_silence() {
+    let between = |databases: &Databases| {
+        let (base, current) = (File::open(&databases.base()), File::open(&databases.current()));
+        let changed = changed(&base, &current);
+        Diff::between(Box::new(base), Box::new(current), changed)
+    };
+    let text =
+        "CREATE VIRTUAL TABLE f USING fts5(x); CREATE TABLE f_mine(x); INSERT INTO f VALUES('one two')";
+    let error = between(&Databases::new(text, "INSERT INTO f VALUES('three')")).unwrap_err();
+    assert!(matches!(&error, Error::Table { table, .. } if table == "f"), "{error}");
+    // The same, and other tables beside it, is no trouble.
+    let same = Databases::new(text, "INSERT INTO f_mine VALUES(1)");
+    assert_eq!(same.rows().len(), 1);
+    let utf16 = Databases::new("CREATE TABLE t(x)", "");
+    std::fs::remove_file(utf16.current()).unwrap();
+    Connection::open(utf16.current())
+        .unwrap()
+        .execute_batch("PRAGMA encoding='UTF-16le'; CREATE TABLE t(x)")
+        .unwrap();
+    assert!(matches!(between(&utf16), Err(Error::Encodings)));
+}
