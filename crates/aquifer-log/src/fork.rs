@@ -1,16 +1,14 @@
 //! Forks: a database that begins with a revision of another one, without copying anything of it.
 
-use std::collections::HashSet;
-
 use aquifer_format::{GenerationId, Revision, Txid, WriterNonce};
 
 use crate::begin::Begun;
 use crate::database::{DatabaseStore, Generation, Shipped};
 use crate::error::LogError;
 use crate::generation::{GenerationRecord, Parent};
+use crate::kept::check_kept;
 use crate::name::DatabaseName;
 use crate::plan::{Plan, PlanError, Target};
-use crate::retain::RetiredRecord;
 use crate::seal::put_empty;
 use crate::store::StoreError;
 
@@ -23,7 +21,7 @@ pub struct Forked {
     pub parent: Revision,
 }
 
-/// A fork was not made.
+/// A fork, or a branch, was not made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForkError {
@@ -35,19 +33,19 @@ pub enum ForkError {
         /// The new database's name.
         name: DatabaseName,
     },
-    /// The database that was to be forked is deleted.
-    #[error("'{name}' is deleted: undelete it, and fork it then")]
+    /// The database that was to go on elsewhere is deleted.
+    #[error("'{name}' is deleted: undelete it first")]
     Deleted {
         /// Its name.
         name: DatabaseName,
     },
     /// The moment can still be restored, but not for long.
     #[error(
-        "'{name}' at {revision} is not kept any more, and is about to be deleted by retention: fork it at a later \
-         moment, or restore it to a file and import that"
+        "'{name}' at {revision} is not kept any more, and is about to be deleted by retention: take a later moment, or \
+         restore it to a file and import that"
     )]
     NotKept {
-        /// The database that was to be forked.
+        /// The database.
         name: DatabaseName,
         /// The revision.
         revision: Revision,
@@ -133,35 +131,6 @@ async fn place(to: &DatabaseStore, record: &GenerationRecord) -> Result<Generati
         }
     }
     Ok(to.next_generation_id(record.created_at).await?)
-}
-
-/// Whether what leads to a revision stays now that there is a record which says that it is needed.
-async fn check_kept(from: &DatabaseStore, plan: &Plan) -> Result<(), ForkError> {
-    let revision = plan.revision;
-    let not_kept = || ForkError::NotKept { name: from.name().clone(), revision };
-    if from.control().await?.deleted.is_some() {
-        return Err(ForkError::Deleted { name: from.name().clone() });
-    }
-    let mut looked_at = HashSet::new();
-    let mut retired = HashSet::new();
-    for step in &plan.steps {
-        if !looked_at.insert((&step.database, step.generation)) {
-            continue;
-        }
-        let db = DatabaseStore::new(from.store().clone(), step.database.clone());
-        let record = RetiredRecord::read(&db, step.generation).await?;
-        if record.is_whole() {
-            return Err(not_kept());
-        }
-        retired.extend(record.keys().map(str::to_owned));
-    }
-    // Only now: what was in no record before, and is there still, is deleted by nobody who does not know of the fork.
-    let plan = Plan::make(from, Some(revision.generation), Target::Txid(revision.txid)).await?;
-    let stays = plan.steps.iter().all(|step| {
-        looked_at.contains(&(&step.database, step.generation))
-            && !retired.contains(step.handle.key().as_str())
-    });
-    if stays { Ok(()) } else { Err(not_kept()) }
 }
 
 fn taken(to: &DatabaseStore) -> ForkError {

@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 
 use crate::database::DatabaseStore;
 use crate::error::LogError;
+use crate::generation::Parent;
 use crate::layout::ObjectKind;
 use crate::name::DatabaseName;
 use crate::retain::RetiredRecord;
@@ -63,22 +64,13 @@ impl From<StoreError> for RemoveError {
 /// Removes a generation, or what an interrupted removal left of it, at once: also what a restore is just reading.
 /// Tells how many objects were deleted.
 pub async fn remove_generation(db: &DatabaseStore, generation: GenerationId) -> Result<u64, RemoveError> {
-    let mut ids = db.generation_ids();
-    let mut found = false;
-    let mut parent = None;
-    while let Some(id) = ids.try_next().await? {
-        let record = db.generation_record(id).await?.and_then(|record| record.parent);
-        if id == generation {
-            (found, parent) = (true, record);
-        } else if record.is_some_and(|on| on.elsewhere(db).is_none() && on.revision.generation == generation)
-        {
-            return Err(RemoveError::HasChild { generation, child: id });
-        }
-    }
-    if !found {
+    let Some(listed) = listed(db, generation).await? else {
         return Err(RemoveError::NoSuchGeneration { url: db.store().url().to_owned(), generation });
+    };
+    if let Some(child) = listed.child {
+        return Err(RemoveError::HasChild { generation, child });
     }
-    // Before forks are looked for: see `forks`.
+    // Before it is looked for what builds on it: see `kept`.
     let before = RetiredRecord::read(db, generation).await?;
     let marked = before.with_whole(Timestamp::now());
     marked.write(db, generation, &before).await?;
@@ -87,10 +79,37 @@ pub async fn remove_generation(db: &DatabaseStore, generation: GenerationId) -> 
         before.write(db, generation, &marked).await?;
         return Err(RemoveError::HasFork { generation, database: fork.database });
     }
+    if let Some(child) = self::listed(db, generation).await?.and_then(|listed| listed.child) {
+        before.write(db, generation, &marked).await?;
+        return Err(RemoveError::HasChild { generation, child });
+    }
     let deleted = delete_generation(db, generation).await?;
-    db.keep_parent(generation, parent.as_ref(), false).await?;
+    db.keep_parent(generation, listed.parent.as_ref(), false).await?;
     // What was written just now is none of the objects that there were.
     Ok(deleted.saturating_sub((before == RetiredRecord::default()).into()))
+}
+
+/// What the generations of a database say of one of them.
+struct Listed {
+    parent: Option<Parent>,
+    /// One that builds on it.
+    child: Option<GenerationId>,
+}
+
+/// `None` if there is no such generation.
+async fn listed(db: &DatabaseStore, generation: GenerationId) -> Result<Option<Listed>, LogError> {
+    let mut ids = db.generation_ids();
+    let (mut found, mut child) = (None, None);
+    while let Some(id) = ids.try_next().await? {
+        let parent = db.generation_record(id).await?.and_then(|record| record.parent);
+        if id == generation {
+            found = Some(parent);
+        } else if parent.is_some_and(|on| on.elsewhere(db).is_none() && on.revision.generation == generation)
+        {
+            child = Some(id);
+        }
+    }
+    Ok(found.map(|parent| Listed { parent, child }))
 }
 
 /// Removes all generations of a database, the newest first, and what else there is of it: at once, forks or not. Tells

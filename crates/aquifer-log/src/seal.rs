@@ -6,9 +6,12 @@ use bytes::Bytes;
 
 use crate::database::{DatabaseStore, Generation, Shipped};
 use crate::error::LogError;
+use crate::fork::ForkError;
 use crate::generation::{GenerationRecord, Parent};
+use crate::kept::check_kept;
 use crate::layout::SegmentKey;
 use crate::plan::{Plan, PlanError, Target};
+use crate::remove::delete_generation;
 
 /// How often a txid is looked for that a busy writer does not take meanwhile.
 const ATTEMPTS: usize = 20;
@@ -37,14 +40,23 @@ pub async fn seal(db: &DatabaseStore, generation: GenerationId) -> Result<Revisi
 /// batch changes nothing, and its parent stays for as long as it is needed.
 ///
 /// It is the newest one from then on. Whoever writes to the one before goes on there until that is [sealed](seal).
-pub async fn branch(db: &DatabaseStore, plan: &Plan, host: &str) -> Result<Generation, LogError> {
+///
+/// # Errors
+/// [`ForkError::NotKept`] if retention has given up what the plan leads to. Nothing is left then; after other errors, and
+/// if the future is dropped, a generation without segments may be.
+pub async fn branch(db: &DatabaseStore, plan: &Plan, host: &str) -> Result<Generation, ForkError> {
     let record = GenerationRecord::new(plan.page_size, WriterNonce::random());
     let mut record = record.continuing(Parent::own(plan.revision));
     host.clone_into(&mut record.host);
     let generation = db.create_generation(record).await?;
+    // From here on what it needs is kept: see `kept`.
+    if let Err(refused) = check_kept(db, plan).await {
+        delete_generation(db, generation.id).await?;
+        return Err(refused);
+    }
     match put_empty(db, generation.id, Txid::FIRST, plan).await? {
         Shipped::Committed => Ok(generation),
-        Shipped::Fenced(_) => Err(taken(db, generation.id)),
+        Shipped::Fenced(_) => Err(taken(db, generation.id).into()),
     }
 }
 

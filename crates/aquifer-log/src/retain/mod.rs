@@ -98,6 +98,8 @@ struct Sweep<'a> {
     now: Timestamp,
     /// The records of forks that are heeded.
     forks: BTreeSet<Key>,
+    /// The generations that are heeded.
+    generations: BTreeSet<GenerationId>,
     /// What must stay restorable because something builds on it.
     pins: HashMap<GenerationId, BTreeSet<Txid>>,
     retained: Retained,
@@ -116,6 +118,7 @@ impl<'a> Sweep<'a> {
             grace,
             now,
             forks: BTreeSet::new(),
+            generations: BTreeSet::new(),
             pins: HashMap::new(),
             retained: Retained::default(),
         };
@@ -132,6 +135,7 @@ impl<'a> Sweep<'a> {
 
     async fn run(mut self) -> Result<Retained, LogError> {
         let ids: Vec<GenerationId> = self.db.generation_ids().try_collect().await?;
+        self.generations = ids.iter().copied().collect();
         let mut generations = Vec::new();
         for id in ids {
             match self.db.generation_record(id).await? {
@@ -146,14 +150,15 @@ impl<'a> Sweep<'a> {
         let mut is_newest = true;
         for generation in generations {
             if !self.generation(&generation, &mut superseded, &mut is_newest).await? {
-                tracing::debug!(database = %self.db.name(), "somebody forks it just now: the rest waits");
+                tracing::debug!(database = %self.db.name(), "somebody begins to build on it just now: the rest waits");
                 break;
             }
         }
         Ok(self.retained)
     }
 
-    /// Goes through one generation. False if a fork is being made: then nothing more is to be deleted now.
+    /// Goes through one generation. False if somebody begins just now to build on something: then nothing more is to be
+    /// deleted.
     async fn generation(
         &mut self,
         generation: &Generation,
@@ -223,9 +228,13 @@ impl<'a> Sweep<'a> {
         Ok(true)
     }
 
-    /// Whether no fork was begun since this run looked for forks.
+    /// Whether no fork and no generation was begun since this run looked for them.
     async fn may_delete(&self) -> Result<bool, LogError> {
-        Ok(self.db.fork_records().await?.is_subset(&self.forks))
+        if !self.db.fork_records().await?.is_subset(&self.forks) {
+            return Ok(false);
+        }
+        let generations: BTreeSet<_> = self.db.generation_ids().try_collect().await?;
+        Ok(generations.is_subset(&self.generations))
     }
 
     fn pin_parent(&mut self, generation: &Generation) {

@@ -15,7 +15,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// What deletes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deleting {
+pub(crate) enum Deleting {
     /// Retention, for which the moment has been unneeded for longer than the grace time.
     LongRetired,
     /// Retention, which finds now that the moment is not needed; and its next run, when the grace time is over.
@@ -29,13 +29,13 @@ enum Deleting {
 const ALL: [Deleting; 4] = [Deleting::LongRetired, Deleting::JustRetired, Deleting::Purge, Deleting::Removal];
 
 impl Deleting {
-    async fn before(self, parent: &History) {
+    pub(crate) async fn before(self, parent: &History) {
         if self == Deleting::LongRetired {
             retain_at(parent, 0).await;
         }
     }
 
-    async fn run(self, parent: &History) {
+    pub(crate) async fn run(self, parent: &History) {
         match self {
             Deleting::LongRetired => retain_at(parent, 2).await,
             Deleting::JustRetired => retain_at(parent, 0).await,
@@ -44,7 +44,7 @@ impl Deleting {
         }
     }
 
-    async fn after(self, parent: &History) {
+    pub(crate) async fn after(self, parent: &History) {
         match self {
             Deleting::LongRetired | Deleting::JustRetired => retain_at(parent, 2).await,
             Deleting::Purge => drop(parent.db.purge().await.unwrap()),
@@ -54,13 +54,13 @@ impl Deleting {
 }
 
 /// Keeps what is after txid 25, with an hour of grace; so many hours after that txid.
-async fn retain_at(parent: &History, hours: u32) {
+pub(crate) async fn retain_at(parent: &History, hours: u32) {
     let now = at(parent, 25).after(HOUR * hours);
     retain(&parent.db, &Retention { window: HOUR * hours, grace: HOUR }, now, now).await.unwrap();
 }
 
 /// Holds the n-th request of the first of two back until the second is done. False if the first makes fewer.
-async fn hold_first_at<A: Send + 'static, B>(
+pub(crate) async fn hold_first_at<A: Send + 'static, B>(
     faults: &FaultStore,
     n: usize,
     first: impl Future<Output = A> + Send + 'static,
@@ -89,7 +89,7 @@ async fn hold_first_at<A: Send + 'static, B>(
     (first, second, was_held)
 }
 
-async fn stage() -> (FaultStore, Store, Arc<History>) {
+pub(crate) async fn stage() -> (FaultStore, Store, Arc<History>) {
     let faults = FaultStore::in_memory();
     let store = Store::from_object_store(Arc::new(faults.clone()), "memory");
     let parent = History::of(&store, 90, 30).await;
@@ -169,15 +169,17 @@ async fn a_fork_that_stands_still_anywhere_while_others_delete_is_whole_or_refus
     }
 }
 
-/// A run that is slow to write down what it retires lets the next one delete it at once: that one looks again for forks
-/// that were made meanwhile.
-#[tokio::test]
-async fn a_fork_made_between_a_slow_run_of_retention_and_the_next_stays_whole() {
-    let (faults, store, parent) = stage().await;
+/// Does something between a run of retention that is slow to write down what it retires, and the next, which finds that
+/// and deletes it at once.
+pub(crate) async fn between_runs<A>(
+    faults: &FaultStore,
+    parent: &Arc<History>,
+    act: impl Future<Output = A>,
+) -> A {
     let (writes, reads) = (Gate::new(), Gate::new());
     faults.inject(Rule::on(Op::Put, "retired.json", Fault::Hold(writes.clone())).times(1));
     let retain = |hours| {
-        let parent = Arc::clone(&parent);
+        let parent = Arc::clone(parent);
         tokio::spawn(async move { retain_at(&parent, hours).await })
     };
     let slow = retain(0);
@@ -185,10 +187,17 @@ async fn a_fork_made_between_a_slow_run_of_retention_and_the_next_stays_whole() 
     faults.inject(Rule::on(Op::Get, "retired.json", Fault::Hold(reads.clone())).times(1));
     let next = retain(2);
     reads.arrived(1).await;
-    let forked = fork_of(&parent, 10, "child").await;
+    let done = act.await;
     writes.open();
     slow.await.unwrap();
     reads.open();
     next.await.unwrap();
+    done
+}
+
+#[tokio::test]
+async fn a_fork_made_between_a_slow_run_of_retention_and_the_next_stays_whole() {
+    let (faults, store, parent) = stage().await;
+    let forked = between_runs(&faults, &parent, fork_of(&parent, 10, "child")).await;
     assert!(check(&store, &parent, forked, "made in between").await);
 }

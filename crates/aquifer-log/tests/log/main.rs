@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod branch_races;
 mod compact;
 mod fork;
 mod fork_races;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use aquifer_format::{GenerationId, Revision, Timestamp};
 use aquifer_log::{
-    ControlRecord, DatabaseName, DatabaseStore, Deletion, Generation, Plan, PlanError, Target, branch, fork,
-    purge_deleted, seal,
+    ControlRecord, DatabaseName, DatabaseStore, Deletion, Generation, Plan, PlanError, Target, branch,
+    check_kept, fork, purge_deleted, seal,
 };
 
 use super::slots::Turn;
@@ -117,12 +117,22 @@ impl Hosts {
         // Whoever asks for it meanwhile gets what it is then.
         let _turn = self.hold(name).await;
         let plan = Plan::make(&log, generation, target).await?;
+        // Before anything is done that would have to be taken back.
+        check_kept(&log, &plan).await?;
         // In this order: nobody can open the old generation after it was sealed, or has written to it since. What is
         // interrupted in between leaves a database that nobody serves until it is set back again.
-        let control = log.control().await?;
-        log.set_control(&ControlRecord { left: Some(newest.id), ..control }).await?;
+        let before = log.control().await?;
+        log.set_control(&ControlRecord { left: Some(newest.id), ..before.clone() }).await?;
         seal(&log, newest.id).await?;
-        let begun = branch(&log, &plan, &host()).await?;
+        let begun = match branch(&log, &plan, &host()).await {
+            Ok(begun) => begun,
+            Err(refused) => {
+                // The old generation goes on. If the new one has come into being all the same, it is the newest.
+                let now = log.control().await?;
+                log.set_control(&ControlRecord { left: before.left, ..now }).await?;
+                return Err(refused.into());
+            }
+        };
         tracing::info!(database = %name, to = %plan.revision, generation = %begun.id, "restored in place");
         Ok(plan.revision)
     }
