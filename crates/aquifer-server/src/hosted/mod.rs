@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aquifer_log::{DatabaseName, Level, LogError, Store};
-use aquifer_replicate::{Primary, ReplicaOptions, ReplicaStatus, Replicator};
+use aquifer_replicate::{Primary, ReplicaOptions, ReplicaStatus, Replicator, UpkeepOptions};
 
 use futures::TryStreamExt;
 use tempfile::TempDir;
@@ -55,7 +55,7 @@ pub enum Create {
 }
 
 /// How databases are hosted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostOptions {
     /// When they come into being.
     pub create: Create,
@@ -70,6 +70,8 @@ pub struct HostOptions {
     pub cache_size: Option<u64>,
     /// How servers of one store share them.
     pub cluster: ClusterOptions,
+    /// How much of their history is kept, and in what shape. The same on all servers of a store.
+    pub upkeep: UpkeepOptions,
 }
 
 impl Default for HostOptions {
@@ -81,6 +83,7 @@ impl Default for HostOptions {
             max_open: 4096,
             cache_size: None,
             cluster: ClusterOptions::default(),
+            upkeep: UpkeepOptions::default(),
         }
     }
 }
@@ -108,7 +111,8 @@ impl Hosts {
     pub fn new(store: Store, data_dir: impl Into<PathBuf>, options: HostOptions) -> Result<Hosts, HostError> {
         let data = DataDir::open(data_dir.into())?;
         let cluster = Cluster::new(&store, options.cluster.clone(), data.server_note());
-        let replica = ReplicaOptions { primary: Primary::Store, ..ReplicaOptions::default() };
+        let upkeep = options.upkeep.clone();
+        let replica = ReplicaOptions { primary: Primary::Store, upkeep, ..ReplicaOptions::default() };
         let replicator = Arc::new(Replicator::builder(store.clone()).options(replica).start());
         let (slots, stopping) = (Arc::default(), AtomicBool::new(false));
         let shared = Shared { store, data, replicator, cluster, options, slots, stopping };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use aquifer_format::{PageSize, Pgno, Revision, Txid};
-use aquifer_log::{DatabaseStore, Plan, Target};
+use aquifer_log::{DatabaseStore, Plan, PlanError, Target};
 use aquifer_replicate::{Replicator, RevisionView, Tracker};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -116,15 +116,21 @@ impl Pages {
 }
 
 /// What the log says changed after a revision, up to a txid, and when last. `None` if reading it takes more bytes than
-/// these.
+/// these, or retention has deleted it.
 async fn changed(
     database: &DatabaseStore,
     since: Revision,
     until: Txid,
     most: u64,
 ) -> Result<Option<Vec<(Pgno, Txid)>>, SourceError> {
-    let Some(plan) = Plan::since(database, since, Target::Txid(until)).await? else {
-        return Ok(Some(Vec::new()));
+    let plan = match Plan::since(database, since, Target::Txid(until)).await {
+        Ok(Some(plan)) => plan,
+        Ok(None) => return Ok(Some(Vec::new())),
+        Err(e @ (PlanError::Log(_) | PlanError::Discontinuous { .. })) => return Err(e.into()),
+        Err(reason) => {
+            tracing::debug!(%since, %reason, "what changed since is not kept");
+            return Ok(None);
+        }
     };
     if plan.stored_bytes() > most {
         return Ok(None);

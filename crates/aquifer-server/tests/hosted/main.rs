@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set the stage should fail")]
 
 mod beside;
+mod retention;
 mod set_back;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
 //! `aquifer serve`
 
+mod history;
 mod hosting;
 mod limits;
 mod sharing;
@@ -23,6 +24,7 @@ use crate::fencing::Fencing;
 use crate::session::Session;
 use crate::signals::Signals;
 
+use history::HistoryArgs;
 use hosting::HostingArgs;
 use limits::{LimitArgs, ObserveArgs, TlsArgs};
 use sharing::SharingArgs;
@@ -72,6 +74,9 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     hosting: HostingArgs,
+
+    #[command(flatten)]
+    history: HistoryArgs,
 
     #[command(flatten)]
     sharing: SharingArgs,
@@ -133,7 +138,8 @@ impl Serve {
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let cluster = self.sharing.options(address, tls.is_some())?;
-        let options = HostOptions { create, durability, cluster, ..HostOptions::default() };
+        let upkeep = self.history.upkeep();
+        let options = HostOptions { create, durability, cluster, upkeep, ..HostOptions::default() };
         let hosts = Hosts::new(store, &self.data_dir, self.hosting.apply(options))?;
         let (settings, options) = (self.limits.settings(&self.observe), self.limits.options(&self.observe));
         let (base_domain, redirect) = (self.base_domain.clone(), self.sharing.redirect);

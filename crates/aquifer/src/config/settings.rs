@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use aquifer_log::Retention;
+use aquifer_replicate::UpkeepOptions;
 use clap::Args;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -120,6 +122,20 @@ impl DatabaseSettings {
             fanout: self.fanout.or(other.fanout),
             snapshot_share: self.snapshot_share.or(other.snapshot_share),
         }
+    }
+
+    /// How generations are kept in shape; what is left open is as by default.
+    pub(crate) fn upkeep(&self) -> UpkeepOptions {
+        let mut upkeep = UpkeepOptions::default();
+        if let Some(fanout) = self.fanout {
+            upkeep.levels.fanout = fanout;
+        }
+        if let Some(share) = self.snapshot_share {
+            upkeep.snapshot_share = share;
+        }
+        let grace = self.retain_grace.map_or(Retention::GRACE, |grace| grace.0);
+        upkeep.retention = self.retain.map(|window| Retention { window: window.0, grace });
+        upkeep
     }
 }
 

@@ -114,3 +114,28 @@ fn a_file_is_not_replicated_under_the_name_of_a_database_that_is_served() {
     assert!(server.rows("SELECT k FROM t").as_array().unwrap().is_empty());
     assert_eq!(server.daemon.end_by(Signal::TERM).code, 0);
 }
+
+#[test]
+fn a_server_deletes_history_outside_of_its_window_and_none_if_it_has_no_window() {
+    let world = World::new();
+    let serve = |more: &[&str]| {
+        let server =
+            Server::start(&world, "a", &[&["--fanout", "2", "--snapshot-share", "0"], more].concat());
+        server.rows("CREATE TABLE IF NOT EXISTS t(k)");
+        for k in 0..4 {
+            server.rows(&format!("INSERT INTO t VALUES({k})"));
+        }
+        assert_eq!(server.daemon.end_by(Signal::TERM).code, 0);
+    };
+    let restore_first =
+        |file: &str| world.run(&["restore", "shop", "-o", file, "--txid", "1", "--store", "store"]).code;
+    serve(&[]);
+    world.run(&["snapshot", "shop", "--store", "store"]).ok();
+    serve(&["--retain", "1h"]);
+    serve(&["--retain", "1ms"]);
+    assert_eq!(restore_first("first.db"), 0, "an hour of grace, if nothing is said");
+    serve(&["--retain", "1ms", "--retain-grace", "0s"]);
+    assert_eq!(restore_first("gone.db"), 3);
+    let server = Server::start(&world, "elsewhere", &[]);
+    assert_eq!(server.rows("SELECT count(*) FROM t")[0][0]["value"], "16");
+}

@@ -11,7 +11,7 @@ mod verifier;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use aquifer_log::{DatabaseName, Retention, Store};
+use aquifer_log::{DatabaseName, Store};
 use aquifer_replicate::{ReplicaOptions, Replicator};
 use clap::Args;
 
@@ -144,7 +144,8 @@ impl Replicate {
     }
 
     fn options(&self, settings: &DatabaseSettings, name: &DatabaseName) -> ReplicaOptions {
-        let mut options = ReplicaOptions { new_generation: self.new_generation, ..ReplicaOptions::default() };
+        let (new_generation, upkeep) = (self.new_generation, settings.upkeep());
+        let mut options = ReplicaOptions { new_generation, upkeep, ..ReplicaOptions::default() };
         if let Some(interval) = settings.interval {
             options.interval = interval.0;
         }
@@ -154,14 +155,6 @@ impl Replicate {
         if let Some(most) = settings.max_staging {
             options.max_staging = most.0;
         }
-        if let Some(fanout) = settings.fanout {
-            options.upkeep.levels.fanout = fanout;
-        }
-        if let Some(share) = settings.snapshot_share {
-            options.upkeep.snapshot_share = share;
-        }
-        let grace = settings.retain_grace.map_or(Retention::GRACE, |grace| grace.0);
-        options.upkeep.retention = settings.retain.map(|window| Retention { window: window.0, grace });
         // One directory per database, also where they share a parent.
         options.state_dir = settings.state_dir.as_ref().map(|parent| parent.join(name.to_component()));
         options
