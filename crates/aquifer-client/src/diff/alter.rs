@@ -101,15 +101,18 @@ impl Scratch {
     }
 
     fn first_way(&self, before: &Layout, now: &Layout) -> rusqlite::Result<Option<Altered>> {
-        for steps in candidates(before, now) {
+        let candidates = candidates(before, now);
+        // A new name is quoted in the definition if it was in the statement.
+        let ways = candidates.iter().flat_map(|steps| [(steps, as_it_is as Write), (steps, quoted)]);
+        for (steps, write) in ways {
             self.0.execute_batch("SAVEPOINT candidate")?;
-            if let Ok(Some(mut statements)) = self.columns(before, now, &steps) {
+            if let Ok(Some(mut statements)) = self.columns(before, now, steps, write) {
                 self.0.execute_batch("RELEASE candidate")?;
                 if before.name != now.name {
                     statements.insert(0, rename(before, now));
                 }
                 let base = before.name.to_ascii_lowercase();
-                return Ok(Some(Altered { base, order: 0, statements, columns: steps.columns }));
+                return Ok(Some(Altered { base, order: 0, statements, columns: steps.columns.clone() }));
             }
             self.0.execute_batch("ROLLBACK TO candidate; RELEASE candidate")?;
         }
@@ -117,11 +120,17 @@ impl Scratch {
     }
 
     /// The statements that change the columns, if they lead to the very definition that is there now.
-    fn columns(&self, before: &Layout, now: &Layout, steps: &Steps) -> rusqlite::Result<Option<Vec<String>>> {
+    fn columns(
+        &self,
+        before: &Layout,
+        now: &Layout,
+        steps: &Steps,
+        write: Write,
+    ) -> rusqlite::Result<Option<Vec<String>>> {
         let table = quoted(&now.name);
         let mut statements = Vec::new();
         for &(from, to) in &steps.renamed {
-            let (from, to) = (quoted(&before.columns[from].name), quoted(&now.columns[to].name));
+            let (from, to) = (quoted(&before.columns[from].name), write(&now.columns[to].name));
             statements.push(format!("ALTER TABLE {table} RENAME COLUMN {from} TO {to}"));
         }
         for &column in &steps.dropped {
@@ -146,6 +155,16 @@ impl Scratch {
         let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         self.0.query_row(sql, [table], |row| row.get(0))
     }
+}
+
+/// How the new name of a column is written.
+type Write = fn(&str) -> String;
+
+/// Without quotes, where that means the same.
+fn as_it_is(name: &str) -> String {
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let is_plain = name.starts_with(is_letter) && name.chars().all(|c| is_letter(c) || c.is_ascii_digit());
+    if is_plain { name.to_owned() } else { quoted(name) }
 }
 
 fn rename(before: &Layout, now: &Layout) -> String {
@@ -252,6 +271,7 @@ mod tests {
                      CREATE TABLE f(x REFERENCES t(a)); CREATE INDEX t_c ON t(c);";
         for statements in [
             vec!["ALTER TABLE \"t\" RENAME COLUMN \"b\" TO \"d\""],
+            vec!["ALTER TABLE \"t\" RENAME COLUMN \"b\" TO d"],
             vec!["ALTER TABLE \"t\" RENAME COLUMN \"a\" TO \"id\""],
             vec!["ALTER TABLE \"t\" DROP COLUMN \"b\""],
             vec!["ALTER TABLE \"t\" ADD COLUMN d INT DEFAULT (1+2)"],

@@ -139,9 +139,4 @@ impl Layout {
         }
         Err(rusqlite::Error::InvalidQuery)
     }
-
-    /// The columns that can be written, in the table's order.
-    pub(super) fn writable(&self) -> impl Iterator<Item = usize> {
-        (0..self.columns.len()).filter(|&column| !self.columns[column].is_generated)
-    }
 }

@@ -18,6 +18,8 @@ mod plan;
 mod rows;
 mod schema;
 mod shared;
+mod unordered;
+mod virtual_table;
 
 use std::sync::Arc;
 
@@ -29,9 +31,9 @@ use rusqlite::Connection;
 
 use image::Image;
 pub use plan::Table;
-pub use rows::RowChanges;
-use rows::Stream;
+use rows::{Order, Stream};
 use schema::Schema;
+use unordered::Unordered;
 
 /// Result of this module.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -81,7 +83,11 @@ pub enum Error {
     )]
     Encodings,
 
-    /// Rows of a table cannot be told apart without its application.
+    /// Rows could not be kept in a temporary file (SQLite's `temp_store_directory`, `SQLITE_TMPDIR` or `/tmp`).
+    #[error("rows that must be matched by their bytes do not go into a temporary file: {0}")]
+    Temporary(rusqlite::Error),
+
+    /// Rows of a virtual table are known to the program alone that made it.
     #[error("table {table} cannot be compared: {reason}")]
     Table {
         /// Its name.
@@ -215,24 +221,76 @@ impl Diff {
 
     /// The rows of one of [`tables`](Diff::tables) that differ.
     pub fn rows(&self, table: &Table) -> Result<RowChanges> {
+        let merge = match &table.rows {
+            plan::Rows::Tree(tree) | plan::Rows::Shadow(tree) => self.trees(tree)?,
+            plan::Rows::Nodes { had_base } => {
+                let rows =
+                    |image: &Image| virtual_table::Rows::new(image.clone(), &table.name, &table.columns);
+                let base = had_base.then(|| rows(&self.base)).transpose()?;
+                Merge::Virtual(virtual_table::Merge { base, current: rows(&self.current)? })
+            }
+            plan::Rows::Unknown(reason) => return Err(table.unknown(reason)),
+        };
+        Ok(RowChanges(Some(merge)))
+    }
+
+    fn trees(&self, tree: &plan::Tree) -> Result<Merge> {
         let (mut base, mut current) = (self.base.clone(), self.current.clone());
-        let scratch =
-            Connection::open_in_memory().map_err(|source| Error::Sqlite { side: Side::Current, source })?;
-        let shared = match table.base_root() {
-            Some(root) if table.is_alike() => {
-                shared::shared_subtrees(&mut base, root, &mut current, table.root(), &self.changed)?
+        let failed = |source| Error::Sqlite { side: Side::Current, source };
+        let order = tree.order();
+        let (before, now) =
+            Connection::open_in_memory().and_then(|scratch| tree.places(&scratch)).map_err(failed)?;
+        let shared = match tree.base_root() {
+            Some(root) if tree.is_alike() => {
+                shared::shared_subtrees(&mut base, root, &mut current, tree.root(), &self.changed)?
             }
             _ => RoaringBitmap::new(),
         };
         let shared = Arc::new(shared);
-        let (before, now) =
-            table.places(&scratch).map_err(|source| Error::Sqlite { side: Side::Current, source })?;
-        let order = table.order()?;
-        let before = match table.base_root() {
+        let before = match tree.base_root() {
             Some(root) => Stream::new(base, root, Arc::clone(&shared), before, order.clone())?,
             None => None,
         };
-        let now = Stream::new(current, table.root(), shared, now, order)?;
-        Ok(RowChanges { base: before, current: now, is_alike: table.is_alike() })
+        let is_unordered = matches!(order, Order::Unknown(_));
+        let now = Stream::new(current, tree.root(), shared, now, order)?;
+        let is_alike = tree.is_alike();
+        if is_unordered {
+            return Unordered::new(before, now, is_alike).map(Merge::Unordered);
+        }
+        Ok(Merge::Trees(rows::Merge { base: before, current: now, is_alike }))
+    }
+}
+
+/// The rows of one table that differ, in the order of their keys; where this is an application's own, the deleted ones
+/// first. Ends with the first error.
+///
+/// Holds two rows, and a page for each level of two trees; of R-trees some hundred rows.
+pub struct RowChanges(Option<Merge>);
+
+enum Merge {
+    Trees(rows::Merge),
+    Unordered(Unordered),
+    Virtual(virtual_table::Merge),
+}
+
+impl Iterator for RowChanges {
+    type Item = Result<RowChange>;
+
+    fn next(&mut self) -> Option<Result<RowChange>> {
+        let step = match self.0.as_mut()? {
+            Merge::Trees(merge) => merge.step(),
+            Merge::Unordered(rows) => rows.step(),
+            Merge::Virtual(merge) => merge.step(),
+        };
+        if step.is_err() {
+            self.0 = None;
+        }
+        step.transpose()
+    }
+}
+
+impl std::fmt::Debug for RowChanges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RowChanges").finish_non_exhaustive()
     }
 }

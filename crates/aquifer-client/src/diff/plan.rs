@@ -7,6 +7,7 @@ use super::alter::{Altered, alterations};
 use super::layout::{Key, Layout};
 use super::rows::{Order, Place};
 use super::schema::{Other, Schema, quoted};
+use super::virtual_table::{Content, VirtualTable, rebuild};
 use super::{Error, Result, SchemaChange, Sequence};
 
 /// A table that there is now.
@@ -16,42 +17,99 @@ pub struct Table {
     pub name: String,
     /// The columns that can be written, in its order: the values of its rows are theirs.
     pub columns: Vec<String>,
-    now: Layout,
-    /// The table of the base that it was, and for each of its columns which one of those it was.
-    base: Option<(Layout, Vec<Option<usize>>)>,
+    pub(super) rows: Rows,
+}
+
+/// Where a table's rows are.
+#[derive(Debug, Clone)]
+pub(super) enum Rows {
+    /// In a tree of its own.
+    Tree(Tree),
+    /// In a shadow table of it.
+    Shadow(Tree),
+    /// Only the table itself can tell; whether there was one in the base.
+    Nodes { had_base: bool },
+    /// Nobody can tell, and why.
+    Unknown(&'static str),
 }
 
 impl Table {
     fn new(now: &Layout, base: Option<(&Layout, &Altered)>) -> Table {
+        let values: Vec<_> =
+            (0..now.columns.len()).filter(|&column| !now.columns[column].is_generated).collect();
         Table {
             name: now.name.clone(),
-            columns: now.writable().map(|column| now.columns[column].name.clone()).collect(),
-            now: now.clone(),
-            base: base.map(|(layout, altered)| (layout.clone(), altered.columns.clone())),
+            columns: values.iter().map(|&column| now.columns[column].name.clone()).collect(),
+            rows: Rows::Tree(Tree {
+                now: now.clone(),
+                base: base.map(|(layout, altered)| (layout.clone(), altered.columns.clone())),
+                values,
+            }),
         }
+    }
+
+    /// A virtual table that is the same as one of the base, or new. `None`: it has no rows of its own.
+    fn of_virtual(now: &VirtualTable, base: Option<&VirtualTable>) -> Option<Table> {
+        let rows = match &now.content {
+            Content::Shadow(layout) => {
+                let count = layout.columns.len();
+                let base = base.and_then(|base| match &base.content {
+                    Content::Shadow(layout) => Some((layout.clone(), (0..count).map(Some).collect())),
+                    _ => None,
+                });
+                Rows::Shadow(Tree { now: layout.clone(), base, values: (1..count).collect() })
+            }
+            Content::Nodes => Rows::Nodes { had_base: base.is_some() },
+            Content::Elsewhere => return None,
+            Content::Unknown(reason) => Rows::Unknown(reason),
+        };
+        Some(Table { name: now.name.clone(), columns: now.columns.clone(), rows })
     }
 
     /// The name by which SQL reaches the rowid; `None` for tables without one, and where columns have taken all its names.
     pub fn rowid(&self) -> Option<&'static str> {
-        let is_free =
-            |name: &&str| !self.now.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-        matches!(self.now.key, Key::Rowid(_))
-            .then(|| ["rowid", "_rowid_", "oid"].into_iter().find(is_free))?
+        let Rows::Tree(Tree { now, .. }) = &self.rows else { return Some("rowid") };
+        let is_free = |name: &&str| !now.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+        matches!(now.key, Key::Rowid(_)).then(|| ["rowid", "_rowid_", "oid"].into_iter().find(is_free))?
     }
 
     /// Which of its columns is the rowid, 0-based.
     pub fn rowid_column(&self) -> Option<usize> {
-        let Key::Rowid(Some(alias)) = self.now.key else { return None };
-        self.now.writable().position(|column| column == alias)
+        match &self.rows {
+            Rows::Tree(Tree { now: Layout { key: Key::Rowid(Some(alias)), .. }, values, .. }) => {
+                values.iter().position(|column| column == alias)
+            }
+            // An R-tree's first one.
+            Rows::Nodes { .. } => Some(0),
+            _ => None,
+        }
     }
 
     /// Which of its columns are the primary key of a table WITHOUT ROWID, in the key's order, 0-based; empty for
     /// others.
     pub fn primary_key(&self) -> Vec<usize> {
-        let Key::Primary(parts) = &self.now.key else { return Vec::new() };
-        parts.iter().filter_map(|part| self.now.writable().position(|column| column == part.column)).collect()
+        let Rows::Tree(Tree { now: Layout { key: Key::Primary(parts), .. }, values, .. }) = &self.rows else {
+            return Vec::new();
+        };
+        parts.iter().filter_map(|part| values.iter().position(|&column| column == part.column)).collect()
     }
 
+    pub(super) fn unknown(&self, reason: &'static str) -> Error {
+        Error::Table { table: self.name.clone(), reason }
+    }
+}
+
+/// A table's tree in both images.
+#[derive(Debug, Clone)]
+pub(super) struct Tree {
+    now: Layout,
+    /// The table of the base that it was, and for each of its columns which one of those it was.
+    base: Option<(Layout, Vec<Option<usize>>)>,
+    /// Of its columns, those that are the values of its rows.
+    values: Vec<usize>,
+}
+
+impl Tree {
     pub(super) fn root(&self) -> Pgno {
         self.now.root
     }
@@ -72,10 +130,10 @@ impl Table {
 
     /// Where the values of its columns are, in records of the base and of now.
     pub(super) fn places(&self, scratch: &Connection) -> rusqlite::Result<(Vec<Place>, Vec<Place>)> {
-        let now = self.now.writable().map(|column| place(&self.now, column, scratch));
+        let now = self.values.iter().map(|&column| place(&self.now, column, scratch));
         let now = now.collect::<rusqlite::Result<Vec<_>>>()?;
         let Some((before, columns)) = &self.base else { return Ok((Vec::new(), now)) };
-        let before = self.now.writable().map(|column| match columns[column] {
+        let before = self.values.iter().map(|&column| match columns[column] {
             Some(was) => place(before, was, scratch),
             // ALTER TABLE ADD COLUMN gives it to all rows.
             None => self.now.default(scratch, column).map(Place::Missing),
@@ -83,13 +141,10 @@ impl Table {
         Ok((before.collect::<rusqlite::Result<_>>()?, now))
     }
 
-    pub(super) fn order(&self) -> Result<Order> {
-        let Key::Primary(parts) = &self.now.key else { return Ok(Order::Rowid) };
-        let parts = parts.iter().map(|part| Some((part.collation?, part.is_descending)));
-        parts.collect::<Option<_>>().map(Order::Primary).ok_or_else(|| Error::Table {
-            table: self.name.clone(),
-            reason: "its primary key has a collation that only its application knows",
-        })
+    pub(super) fn order(&self) -> Order {
+        let Key::Primary(parts) = &self.now.key else { return Order::Rowid };
+        let known = parts.iter().map(|part| Some((part.collation?, part.is_descending)));
+        known.collect::<Option<_>>().map_or(Order::Unknown(parts.len()), Order::Primary)
     }
 }
 
@@ -124,9 +179,12 @@ impl Plan {
         // A view or a trigger that does not fit what is there in between makes SQLite refuse to alter any table.
         let stays = |other: &Other| match other.kind.as_str() {
             "view" => !is_altering,
-            "trigger" => {
-                !is_altering && (lives_on(&other.table) || !before.tables.contains_key(&other.table))
-            }
+            "trigger" if is_altering => false,
+            "trigger" => match before.view(&other.table) {
+                // It goes with its view.
+                Some(view) => now.others.contains(view),
+                None => lives_on(&other.table),
+            },
             _ => lives_on(&other.table),
         };
         let mut before_rows = Vec::new();
@@ -137,18 +195,11 @@ impl Plan {
         for other in before.others.iter().rev().filter(|other| !now.others.contains(other) || !stays(other)) {
             before_rows.push(drop(&other.kind.to_ascii_uppercase(), &other.name));
         }
-        for (name, table) in &before.virtual_tables {
-            match now.virtual_tables.get(name) {
-                Some(same) if same.sql == table.sql => {
-                    for (shadow, &root) in &table.shadows {
-                        let same = same.shadows.get(shadow).map_or(Ok(false), |&now| is_same(root, now))?;
-                        if !same {
-                            return Err(virtual_table(&table.name));
-                        }
-                    }
-                }
-                _ => before_rows.push(drop("TABLE", &table.name)),
-            }
+        let is_kept = |(name, table): &(&String, &VirtualTable)| {
+            now.virtual_tables.get(*name).is_some_and(|now| now.sql == table.sql)
+        };
+        for (_, table) in before.virtual_tables.iter().filter(|table| !is_kept(table)) {
+            before_rows.push(drop("TABLE", &table.name));
         }
         for (_, table) in before.tables.iter().filter(|(name, _)| !lives_on(name)) {
             before_rows.push(drop("TABLE", &table.name));
@@ -168,21 +219,29 @@ impl Plan {
             }
             tables.push(Table::new(table, base));
         }
-        if let Some(new) = now
-            .virtual_tables
-            .iter()
-            .find(|(name, new)| before.virtual_tables.get(*name).is_none_or(|table| table.sql != new.sql))
-        {
-            return Err(virtual_table(&new.1.name));
+        let mut rebuilt = Vec::new();
+        for (name, table) in &now.virtual_tables {
+            let base = before.virtual_tables.get(name).filter(|base| base.sql == table.sql);
+            let mut is_unchanged = base.is_some_and(|base| base.shadows.keys().eq(table.shadows.keys()));
+            for (shadow, &root) in base.iter().flat_map(|base| &base.shadows) {
+                is_unchanged = is_unchanged && is_same(root, table.shadows[shadow])?;
+            }
+            if base.is_none() {
+                before_rows.push(change(&table.name, table.sql.clone()));
+            }
+            if !is_unchanged {
+                match Table::of_virtual(table, base) {
+                    Some(table) => tables.push(table),
+                    None => rebuilt.push(change(&table.name, rebuild(&quoted(&table.name)))),
+                }
+            }
         }
         let new = now.others.iter().filter(|other| !before.others.contains(other) || !stays(other));
-        let after_rows = new.map(|other| change(&other.name, other.sql.clone())).collect();
+        let new = new.map(|other| change(&other.name, other.sql.clone()));
+        // Before triggers are there that might be about them.
+        let after_rows = rebuilt.into_iter().chain(new).collect();
         Ok(Plan { before_rows, after_rows, sequences: sequences(before, now), tables })
     }
-}
-
-fn virtual_table(table: &str) -> Error {
-    Error::Table { table: table.to_owned(), reason: "it is a virtual table" }
 }
 
 fn sequences(before: &Schema, now: &Schema) -> Vec<Sequence> {

@@ -28,6 +28,8 @@ pub(super) enum Order {
     Rowid,
     /// By the first values of each record; true: descending.
     Primary(Vec<(Collation, bool)>),
+    /// By so many of the first values of each record, in an order that only the application knows.
+    Unknown(usize),
 }
 
 /// The rows that are not in shared subtrees, of one image.
@@ -74,19 +76,20 @@ impl Stream {
     /// Goes on to the next row; gives the one that was there.
     fn advance(&mut self) -> Result<Option<Entry>> {
         let (header, shared, rows) = (self.header, &self.shared, &mut self.rows);
-        let is_primary = matches!(self.order, Order::Primary(_));
+        let has_rowids = matches!(self.order, Order::Rowid);
         let next = self.image.with(|pages| {
             let Some(cell) = rows.next(pages, |pgno| shared.contains(pgno.get()))? else { return Ok(None) };
-            let content = if is_primary {
-                Content::Whole(cell.payload.read(pages, &header)?)
-            } else {
+            let content = if has_rowids {
                 Content::Payload(cell.payload)
+            } else {
+                Content::Whole(cell.payload.read(pages, &header)?)
             };
             Ok(Some(Entry { rowid: cell.rowid, content }))
         })?;
         let before = std::mem::replace(&mut self.next, next);
         // A merge of rows that are out of order would invent differences.
         if let (Some(before), Some(next)) = (&before, &self.next)
+            && !matches!(self.order, Order::Unknown(_))
             && self.compare(before, next, self.header.encoding)? != Ordering::Less
         {
             return Err(self.damaged("its rows are not in the order of their keys"));
@@ -119,6 +122,12 @@ impl Stream {
         Ok(Ordering::Equal)
     }
 
+    /// The record of the next row.
+    pub(super) fn next_record(&mut self) -> Result<Option<Vec<u8>>> {
+        let Some(entry) = self.advance()? else { return Ok(None) };
+        self.whole(entry).map(|(_, record)| Some(record))
+    }
+
     /// All of a row.
     fn whole(&mut self, entry: Entry) -> Result<(i64, Vec<u8>)> {
         let header = self.header;
@@ -130,7 +139,7 @@ impl Stream {
     }
 
     /// What a row is found by, and its values.
-    fn values(&self, rowid: i64, record: &[u8]) -> Result<(Key, Vec<Value>)> {
+    pub(super) fn values(&self, rowid: i64, record: &[u8]) -> Result<(Key, Vec<Value>)> {
         let bad = || self.damaged("it has a row that is no record");
         let mut fields = Vec::new();
         let mut rest = Record::new(record).ok_or_else(bad)?;
@@ -148,9 +157,14 @@ impl Stream {
             },
         };
         let values = self.places.iter().map(value).collect();
-        let key = match &self.order {
-            Order::Rowid => Key::Rowid(rowid),
-            Order::Primary(parts) => {
+        let parts = match &self.order {
+            Order::Rowid => None,
+            Order::Primary(parts) => Some(parts.len()),
+            Order::Unknown(parts) => Some(*parts),
+        };
+        let key = match parts {
+            None => Key::Rowid(rowid),
+            Some(parts) => {
                 let part = |at: usize| {
                     let place = self
                         .places
@@ -158,7 +172,7 @@ impl Stream {
                         .find(|place| matches!(place, Place::Stored { at: a, .. } if *a == at));
                     place.map_or(Value::Null, value)
                 };
-                Key::Primary((0..parts.len()).map(part).collect())
+                Key::Primary((0..parts).map(part).collect())
             }
         };
         Ok((key, values))
@@ -170,18 +184,16 @@ impl Stream {
     }
 }
 
-/// The rows of one table that differ, in the order of their keys.
-///
-/// Holds two rows and a page for each level of two trees.
-pub struct RowChanges {
+/// The rows of one tree that differ.
+pub(super) struct Merge {
     pub(super) base: Option<Stream>,
     pub(super) current: Option<Stream>,
     /// Records of equal bytes are equal rows.
     pub(super) is_alike: bool,
 }
 
-impl RowChanges {
-    fn step(&mut self) -> Result<Option<RowChange>> {
+impl Merge {
+    pub(super) fn step(&mut self) -> Result<Option<RowChange>> {
         loop {
             let before = self.base.as_ref().and_then(|stream| stream.next.as_ref());
             let now = self.current.as_ref().and_then(|stream| stream.next.as_ref());
@@ -214,7 +226,7 @@ impl RowChanges {
                 (Some((before, base)), Some((now, current))) => {
                     if self.is_alike
                         && let (Content::Payload(a), Content::Payload(b)) = (&before.content, &now.content)
-                        && a.overflow.is_none()
+                        // What is the same and complete in one is so in the other.
                         && b.overflow.is_none()
                         && a.local == b.local
                     {
@@ -232,23 +244,5 @@ impl RowChanges {
                 }
             }
         }
-    }
-}
-
-impl Iterator for RowChanges {
-    type Item = Result<RowChange>;
-
-    fn next(&mut self) -> Option<Result<RowChange>> {
-        let step = self.step();
-        if step.is_err() {
-            (self.base, self.current) = (None, None);
-        }
-        step.transpose()
-    }
-}
-
-impl std::fmt::Debug for RowChanges {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RowChanges").finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::image::Image;
 use super::layout::Layout;
+use super::virtual_table::VirtualTable;
 use super::{Error, Result};
 
 /// The schema of one image.
@@ -23,14 +24,6 @@ pub(super) struct Schema {
     pub(super) roots: Vec<Pgno>,
     /// The last rowids of AUTOINCREMENT tables, by table.
     pub(super) sequences: BTreeMap<String, Value>,
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) struct VirtualTable {
-    pub(super) name: String,
-    pub(super) sql: String,
-    /// Roots of its shadow tables and of their indexes, by name.
-    pub(super) shadows: BTreeMap<String, Pgno>,
 }
 
 /// An index, a trigger or a view.
@@ -60,7 +53,7 @@ impl Schema {
         while let Some(row) = rows.next()? {
             kinds.insert(row.get::<_, String>(0)?, (row.get::<_, String>(1)?, row.get(2)?, row.get(3)?));
         }
-        let mut shadows = Vec::new();
+        let (mut shadows, mut virtual_tables) = (Vec::new(), BTreeMap::new());
         let mut statement =
             db.prepare("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema ORDER BY rowid")?;
         let mut rows = statement.query([])?;
@@ -79,8 +72,7 @@ impl Schema {
             let key = name.to_ascii_lowercase();
             match (kind.as_str(), of, root) {
                 ("table", "virtual", _) => {
-                    let table = VirtualTable { name, sql, shadows: BTreeMap::new() };
-                    schema.virtual_tables.insert(key, table);
+                    virtual_tables.insert(key, (name, sql, BTreeMap::new()));
                 }
                 ("table", _, Some(root)) => {
                     let (without_rowid, strict) = kinds.get(&table).map_or((false, false), |k| (k.1, k.2));
@@ -92,10 +84,13 @@ impl Schema {
         for (name, table, root) in shadows {
             // `search_data` belongs to `search`; the longest name that fits.
             let owner = table.match_indices('_').rev().map(|(end, _)| table[..end].to_ascii_lowercase());
-            let mut owner = owner.filter(|owner| schema.virtual_tables.contains_key(owner));
-            if let Some(owner) = owner.next().and_then(|owner| schema.virtual_tables.get_mut(&owner)) {
-                owner.shadows.insert(name, root);
+            let mut owner = owner.filter(|owner| virtual_tables.contains_key(owner));
+            if let Some((.., shadows)) = owner.next().and_then(|owner| virtual_tables.get_mut(&owner)) {
+                shadows.insert(name, root);
             }
+        }
+        for (key, (name, sql, shadows)) in virtual_tables {
+            schema.virtual_tables.insert(key, VirtualTable::read(db, name, sql, shadows)?);
         }
         if kinds.contains_key("sqlite_sequence") {
             let mut statement = db.prepare("SELECT name, seq FROM sqlite_sequence WHERE name IS NOT NULL")?;
@@ -103,6 +98,11 @@ impl Schema {
             schema.sequences = sequences.collect::<rusqlite::Result<_>>()?;
         }
         Ok(schema)
+    }
+
+    /// The view of this name, which is in lower case.
+    pub(super) fn view(&self, name: &str) -> Option<&Other> {
+        self.others.iter().find(|other| other.kind == "view" && other.name.eq_ignore_ascii_case(name))
     }
 }
 

@@ -7,3 +7,4 @@ mod python;
 mod random;
 mod replay;
 mod traps;
+mod virtual_tables;

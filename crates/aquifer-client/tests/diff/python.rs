@@ -1,7 +1,12 @@
 //! The same with databases that another process has written, with another build of SQLite.
 
+use std::path::Path;
 use std::process::Command;
 
+use aquifer_client::diff::{Key, RowChange};
+use aquifer_sqlite::btree::Value;
+
+use crate::files::{all_rows, diff};
 use crate::random::check;
 
 const WORK: &str = r#"
@@ -41,14 +46,55 @@ if WITH_VACUUM:
 db.close()
 "#;
 
+const COLLATED: &str = r#"
+import sqlite3, sys, shutil
+base, current = sys.argv[1:]
+def open(path):
+    db = sqlite3.connect(path)
+    db.create_collation("backwards", lambda a, b: (a.lower() < b.lower()) - (a.lower() > b.lower()))
+    return db
+db = open(base)
+db.execute("CREATE TABLE t(n, k TEXT COLLATE backwards PRIMARY KEY) WITHOUT ROWID")
+db.executemany("INSERT INTO t VALUES(?, ?)", [(i, f"K{i}") for i in range(2000)])
+db.commit()
+db.close()
+shutil.copy(base, current)
+db = open(current)
+db.execute("UPDATE t SET n = 0 WHERE k = 'K7'")
+db.execute("UPDATE t SET k = 'k8' WHERE k = 'K8'")
+db.execute("DELETE FROM t WHERE k = 'K9'")
+db.commit()
+"#;
+
+fn run(program: &str, base: &Path, current: &Path) {
+    assert!(Command::new("python3").arg("-c").arg(program).args([base, current]).status().unwrap().success());
+}
+
+#[test]
+fn rows_in_an_order_that_only_an_application_knows_are_matched_by_their_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, current) = (dir.path().join("base.db"), dir.path().join("current.db"));
+    run(COLLATED, &base, &current);
+    let row = |n, k: &str| vec![Value::Integer(n), Value::Text(k.as_bytes().to_vec())];
+    let key = |k: &str| Key::Primary(vec![Value::Text(k.as_bytes().to_vec())]);
+    let delete = |n, k| RowChange::Delete { key: key(k), old: row(n, k) };
+    let insert = |n, k| RowChange::Insert { key: key(k), new: row(n, k) };
+    let mut expected =
+        vec![delete(7, "K7"), delete(8, "K8"), delete(9, "K9"), insert(0, "K7"), insert(8, "k8")];
+    let mut found = all_rows(&diff(&base, &current)).remove(0).1;
+    let text = |row: &RowChange| format!("{row:?}");
+    found.sort_by_key(text);
+    expected.sort_by_key(text);
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn what_another_program_has_written_is_compared_alike_also_when_all_of_it_was_rewritten() {
     for vacuum in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let (base, current) = (dir.path().join("base.db"), dir.path().join("current.db"));
         let work = WORK.replace("WITH_VACUUM", if vacuum { "True" } else { "False" });
-        let status = Command::new("python3").arg("-c").arg(work).args([&base, &current]).status().unwrap();
-        assert!(status.success());
+        run(&work, &base, &current);
         check(&base, &current);
     }
 }

@@ -10,13 +10,13 @@ use rusqlite::Connection;
 use crate::files::{File, all_rows, changed, diff};
 use crate::random::check;
 
-struct Databases {
+pub(crate) struct Databases {
     dir: tempfile::TempDir,
 }
 
 impl Databases {
     /// A database, and the same after some work.
-    fn new(begin: &str, work: &str) -> Databases {
+    pub(crate) fn new(begin: &str, work: &str) -> Databases {
         let databases = Databases { dir: tempfile::tempdir().unwrap() };
         let run = |path: PathBuf, sql: &str| Connection::open(path).unwrap().execute_batch(sql).unwrap();
         run(databases.base(), begin);
@@ -25,15 +25,15 @@ impl Databases {
         databases
     }
 
-    fn base(&self) -> PathBuf {
+    pub(crate) fn base(&self) -> PathBuf {
         self.dir.path().join("base.db")
     }
 
-    fn current(&self) -> PathBuf {
+    pub(crate) fn current(&self) -> PathBuf {
         self.dir.path().join("current.db")
     }
 
-    fn rows(&self) -> Vec<RowChange> {
+    pub(crate) fn rows(&self) -> Vec<RowChange> {
         let diff = diff(&self.base(), &self.current());
         all_rows(&diff).into_iter().flat_map(|(_, rows)| rows).collect()
     }
@@ -44,7 +44,8 @@ impl Databases {
     }
 }
 
-const ROWS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)";
+pub(crate) const ROWS: &str =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)";
 
 #[test]
 fn a_value_written_over_the_old_one_in_an_overflow_page_is_found() {
@@ -128,15 +129,19 @@ fn a_column_that_took_the_place_of_a_dropped_one_is_not_taken_for_it() {
 #[test]
 fn rows_that_are_shorter_than_their_table_have_the_defaults_of_what_was_added() {
     let databases = Databases::new(
-        "CREATE TABLE t(k INTEGER PRIMARY KEY, a); INSERT INTO t VALUES(1, 1), (2, 2), (3, 3);",
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, a); INSERT INTO t VALUES(1, 1), (2, 2), (3, 3);
+         CREATE TABLE s(k INTEGER PRIMARY KEY) STRICT; INSERT INTO s VALUES(1)",
         "ALTER TABLE t ADD COLUMN b TEXT DEFAULT 5; ALTER TABLE t ADD COLUMN c REAL DEFAULT 5;
-         ALTER TABLE t ADD COLUMN d DEFAULT word; UPDATE t SET a = 9 WHERE k = 2; UPDATE t SET b = NULL WHERE k = 3",
+         ALTER TABLE t ADD COLUMN d DEFAULT word; ALTER TABLE s ADD COLUMN x ANY DEFAULT '5'; UPDATE s SET k = 2; UPDATE t SET a = 9 WHERE k = 2; UPDATE t SET b = NULL WHERE k = 3",
     );
     let word = || Value::Text(b"word".to_vec());
     let five = || Value::Text(b"5".to_vec());
     let row = |k, a, b| vec![Value::Integer(k), Value::Integer(a), b, Value::Real(5.0), word()];
     let update = |k, old, new| RowChange::Update { key: Key::Rowid(k), old, new };
+    let of_s = |k| vec![Value::Integer(k), five()];
     let expected = [
+        RowChange::Delete { key: Key::Rowid(1), old: of_s(1) },
+        RowChange::Insert { key: Key::Rowid(2), new: of_s(2) },
         update(2, row(2, 2, five()), row(2, 9, five())),
         update(3, row(3, 3, five()), row(3, 3, Value::Null)),
     ];
@@ -159,24 +164,71 @@ fn the_first_contents_of_an_empty_database_are_all_new() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_an_error_and_not_silence() {
-    let between = |databases: &Databases| {
-        let (base, current) = (File::open(&databases.base()), File::open(&databases.current()));
-        let changed = changed(&base, &current);
-        Diff::between(Box::new(base), Box::new(current), changed)
-    };
-    let text =
-        "CREATE VIRTUAL TABLE f USING fts5(x); CREATE TABLE f_mine(x); INSERT INTO f VALUES('one two')";
-    let error = between(&Databases::new(text, "INSERT INTO f VALUES('three')")).unwrap_err();
-    assert!(matches!(&error, Error::Table { table, .. } if table == "f"), "{error}");
-    // The same, and other tables beside it, is no trouble.
-    let same = Databases::new(text, "INSERT INTO f_mine VALUES(1)");
-    assert_eq!(same.rows().len(), 1);
+fn pages_of_another_size_have_all_changed_whatever_is_said_of_them() {
+    let databases = Databases::new(
+        &format!("CREATE TABLE t(k INTEGER PRIMARY KEY, v); {ROWS} INSERT INTO t SELECT i, i FROM n;"),
+        "UPDATE t SET v = -1 WHERE k = 1000; PRAGMA page_size=512; VACUUM",
+    );
+    let (base, current) = (File::open(&databases.base()), File::open(&databases.current()));
+    let diff = Diff::between(Box::new(base), Box::new(current), []).unwrap();
+    let row = |v| vec![Value::Integer(1000), Value::Integer(v)];
+    let update = RowChange::Update { key: Key::Rowid(1000), old: row(1000), new: row(-1) };
+    assert_eq!(all_rows(&diff), [("t".to_owned(), vec![update])]);
+}
+
+#[test]
+fn views_and_triggers_are_out_of_the_way_of_alterations_and_triggers_go_with_their_views() {
+    Databases::new(
+        "CREATE TABLE t(a, b); CREATE TABLE u(c, d); CREATE VIEW v AS SELECT c FROM u;
+         CREATE TABLE w(x); CREATE TRIGGER g AFTER INSERT ON w BEGIN DELETE FROM u WHERE c = 1; END;",
+        "DROP TABLE u; CREATE TABLE u(d, c, e); ALTER TABLE t RENAME COLUMN a TO z;",
+    )
+    .check();
+    Databases::new(
+        "CREATE TABLE t(a, b); CREATE VIEW v AS SELECT a FROM t;
+         CREATE TRIGGER g INSTEAD OF INSERT ON v BEGIN INSERT INTO t(a) VALUES(new.a); END;",
+        "DROP VIEW v; CREATE VIEW v AS SELECT a, b FROM t;
+         CREATE TRIGGER g INSTEAD OF INSERT ON v BEGIN INSERT INTO t(a) VALUES(new.a); END;",
+    )
+    .check();
+}
+
+#[test]
+fn a_chain_of_overflow_pages_in_no_order_is_followed_to_its_row() {
+    let databases = Databases::new(
+        &format!(
+            "PRAGMA page_size=512; CREATE TABLE t(k INTEGER PRIMARY KEY, v);
+             {ROWS} INSERT INTO t SELECT i, hex(zeroblob(i % 700)) FROM n;
+             DELETE FROM t WHERE k % 7 = 3 AND k > 1000; INSERT INTO t SELECT 5000 + k, hex(zeroblob(2000)) FROM t WHERE k < 20;"
+        ),
+        "UPDATE t SET v = substr(v, 1, length(v) - 1) || '1' WHERE k BETWEEN 5003 AND 5009",
+    );
+    assert_eq!(databases.rows().len(), 7);
+    databases.check();
+}
+
+#[test]
+fn rows_that_are_out_of_order_are_an_error_and_no_differences() {
+    for table in ["(k INTEGER PRIMARY KEY, v)", "(k PRIMARY KEY, v) WITHOUT ROWID"] {
+        let databases =
+            Databases::new(&format!("CREATE TABLE t{table}; INSERT INTO t VALUES(1, 1), (2, 2), (3, 3)"), "");
+        let mut bytes = std::fs::read(databases.current()).unwrap();
+        // The pointers to the first two cells of page 2.
+        let at = 4096 + 8;
+        bytes[at..at + 4].rotate_left(2);
+        std::fs::write(databases.current(), bytes).unwrap();
+        let found = diff(&databases.base(), &databases.current());
+        let rows: Result<Vec<_>, _> = found.rows(&found.tables()[0]).and_then(Iterator::collect);
+        assert!(matches!(rows, Err(Error::Pages { .. })), "{rows:?}");
+    }
+}
+
+#[test]
+fn text_of_another_encoding_is_an_error() {
     let utf16 = Databases::new("CREATE TABLE t(x)", "");
     std::fs::remove_file(utf16.current()).unwrap();
-    Connection::open(utf16.current())
-        .unwrap()
-        .execute_batch("PRAGMA encoding='UTF-16le'; CREATE TABLE t(x)")
-        .unwrap();
-    assert!(matches!(between(&utf16), Err(Error::Encodings)));
+    let other = "PRAGMA encoding='UTF-16le'; CREATE TABLE t(x)";
+    Connection::open(utf16.current()).unwrap().execute_batch(other).unwrap();
+    let (base, current) = (File::open(&utf16.base()), File::open(&utf16.current()));
+    assert!(matches!(Diff::between(Box::new(base), Box::new(current), []), Err(Error::Encodings)));
 }
