@@ -23,6 +23,7 @@ pub use cursor::cursor;
 pub use host::{Database, Unavailable};
 pub use pipeline::pipeline;
 pub use socket::{Door, Entered, SocketSettings, TurnedAway, UNAVAILABLE, is_spoken, socket};
+pub use spare::Room as SpareSessions;
 
 use crate::sql::{Access, Interrupter, Limits, Observer, OnPushConflict, Session, Threads};
 use error::Failure;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub observer: Observer,
     /// What SQL runs on.
     pub threads: Threads,
+    /// Where sessions wait for their next stream.
+    pub spare_sessions: SpareSessions,
     /// What one WebSocket may take.
     pub socket: SocketSettings,
 }
@@ -71,6 +74,7 @@ impl Default for Settings {
             body_bytes: 64 << 20,
             observer: Observer::default(),
             threads: Threads::default(),
+            spare_sessions: SpareSessions::default(),
             socket: SocketSettings::default(),
         }
     }

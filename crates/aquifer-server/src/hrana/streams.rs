@@ -140,7 +140,7 @@ impl Streams {
     pub(super) fn new(settings: &Settings) -> Arc<Self> {
         let Settings { streams: limit, stream_idle: idle, threads, .. } = settings;
         Arc::new(Self {
-            spare: Spare::new(*idle, threads.clone()),
+            spare: Spare::new(settings.spare_sessions.clone(), threads.clone()),
             turns: Turns::new(settings.limits.busy_timeout),
             threads: threads.clone(),
             parked: Mutex::default(),

@@ -1,7 +1,8 @@
 //! A thousand databases on one server, each written to once a minute.
 //!
-//! An hour passes as fast as it goes: a round is a minute, in which each database is written to once. A round lasts longer
-//! than it takes a database to come to rest, so that each write finds its database as it would after a minute.
+//! An hour passes as fast as it goes: a round is a minute, in which each database is written to once. A round ends when all
+//! databases have come to rest, so that each write finds its database as it would after a minute, and memory is looked at
+//! when nothing happens, as for most of a minute.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ const SHOWN: [usize; 3] = [10, 30, ROUNDS];
 const WITHOUT_COMPACTION: usize = 25;
 const WRITERS: usize = 8;
 /// A database that is not written to for a second comes to rest: it is checkpointed, and its files are closed.
-const LEAST_ROUND: Duration = Duration::from_millis(2500);
+const REST: Duration = Duration::from_millis(2500);
 
 pub(in super::super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
     let server = Server::start(&aquifer()?, &dir.join("data"), dir.join("store").as_os_str(), &[])?;
@@ -40,7 +41,7 @@ pub(in super::super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
         let started = Instant::now();
         write(server.address, "INSERT INTO t(v) VALUES(randomblob(100))")?;
         busy += started.elapsed();
-        std::thread::sleep(LEAST_ROUND.saturating_sub(started.elapsed()));
+        std::thread::sleep(REST);
         memory.push(mebibytes()?);
         asked.push(requests(&server)?);
         if round % 5 == 0 {
