@@ -19,7 +19,10 @@ pub(crate) struct File {
 
 impl File {
     pub(crate) fn open(path: &Path) -> File {
-        let bytes = std::fs::read(path).unwrap();
+        File::of(std::fs::read(path).unwrap())
+    }
+
+    pub(crate) fn of(bytes: Vec<u8>) -> File {
         let size = bytes.get(16..18).map_or(4096, |b| u32::from(b[0]) << 8 | u32::from(b[1]));
         let size = PageSize::new(if size == 1 { 65_536 } else { size }).unwrap();
         File { size, bytes, read: Arc::default() }

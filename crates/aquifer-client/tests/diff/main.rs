@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cost;
+mod damage;
 mod files;
 mod python;
 mod random;
