@@ -198,7 +198,7 @@ impl Streams {
 
     /// Ends a stream that nobody can stop any more from elsewhere: another one may go on with its session.
     pub(super) fn end(&self, mut stream: Stream) {
-        if let Some(session) = stream.session.take().and_then(Session::renewed) {
+        if let Some(session) = stream.session.take_if(Session::renew) {
             self.spare.keep(session, stream.access);
         }
     }

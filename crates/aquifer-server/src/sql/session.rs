@@ -80,14 +80,14 @@ impl Session {
     }
 
     /// Makes it fit for another client with the same rights, as if it were new (but for what `changes()` and
-    /// `total_changes()` say before its first write). `None`: it cannot be made so, and is to be dropped.
-    pub(crate) fn renewed(mut self) -> Option<Self> {
+    /// `total_changes()` say before its first write). False: it cannot be made so, and is to be dropped. Does not block.
+    pub(crate) fn renew(&mut self) -> bool {
         if !self.is_autocommit() || self.seen.is_marked() || self.watch.is_cancelled() {
-            return None;
+            return false;
         }
         self.stored = StoredSql::default();
         aquifer_sqlite::forget_last_insert_rowid(&self.connection);
-        Some(self)
+        true
     }
 
     /// What stops this session from another thread.
