@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::Result;
 use super::super::process::{Running, aquifer};
@@ -24,16 +24,11 @@ struct Load {
     clients: usize,
     /// Rows of one push, which is one transaction.
     rows: usize,
-    /// How long a request and its answer are on their way together.
-    away: Duration,
     at_least: f64,
 }
 
-const LOADS: [Load; 3] = [
-    Load { clients: 1, rows: 1000, away: Duration::ZERO, at_least: 3.0 },
-    Load { clients: 32, rows: 25, away: Duration::ZERO, at_least: 20.0 },
-    Load { clients: 32, rows: 25, away: Duration::from_millis(10), at_least: 20.0 },
-];
+const LOADS: [Load; 2] =
+    [Load { clients: 1, rows: 1000, at_least: 3.0 }, Load { clients: 32, rows: 25, at_least: 20.0 }];
 
 pub(in super::super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
     let (aquifer, turso) = (aquifer()?, turso(dir)?);
@@ -41,15 +36,14 @@ pub(in super::super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
         eprintln!("  no npm, or it cannot install {TURSO}: the ratios to Turso's server are left out");
     }
     for load in LOADS {
-        let Load { clients, rows, away, at_least } = load;
-        let dir = dir.join(format!("{clients}-{}", away.as_millis()));
+        let Load { clients, rows, at_least } = load;
+        let dir = dir.join(clients.to_string());
         std::fs::create_dir(&dir)?;
         let server = Server::start(&aquifer, &dir.join("data"), dir.join("store").as_os_str(), &[])?;
         let ours = push(server.address, &load)?;
         server.stop()?;
         let who = if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") };
-        let far = if away.is_zero() { String::new() } else { format!(" {} ms away", away.as_millis()) };
-        let what = format!("{who}{far}, {rows} rows a push");
+        let what = format!("{who}, {rows} rows a push");
         if let Some(turso) = &turso {
             let address = free_address()?;
             let (database, listen) = (dir.join("turso.db"), address.to_string());
@@ -110,7 +104,6 @@ fn push(address: SocketAddr, load: &Load) -> Result<f64> {
                 .collect::<Vec<_>>()
         })
         .collect::<Vec<_>>();
-    let half = load.away / 2;
     let started = Instant::now();
     let threads = bodies
         .drain(..)
@@ -119,12 +112,8 @@ fn push(address: SocketAddr, load: &Load) -> Result<f64> {
             std::thread::spawn(move || {
                 let (mut connection, select) = (Client::new(address), select(&name(client)));
                 for body in bodies {
-                    std::thread::sleep(half);
                     connection.post(PATH, select.as_bytes())?;
-                    // The answer's way here, and the next request's way there.
-                    std::thread::sleep(2 * half);
                     send(&mut connection, &body)?;
-                    std::thread::sleep(half);
                 }
                 Ok::<_, std::io::Error>(())
             })
