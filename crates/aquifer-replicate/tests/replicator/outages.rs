@@ -32,8 +32,8 @@ async fn an_outage_loses_nothing_blocks_nobody_and_keeps_the_wal_small() {
     assert!(stage.app.wal_len() < 8_000_000, "{}", stage.app.wal_len());
 }
 
-#[tokio::test]
-async fn what_an_outage_left_on_disk_is_shipped_by_the_next_run() {
+/// A replicator has staged a row in an outage, which lasts, and is gone; with the options that it had.
+async fn staged_and_crashed() -> (Stage, ReplicaOptions) {
     let stage = Stage::new();
     let options = ReplicaOptions { stage_after: Duration::ZERO, ..ReplicaOptions::default() };
     let replicator = stage.start_with(options.clone());
@@ -42,6 +42,12 @@ async fn what_an_outage_left_on_disk_is_shipped_by_the_next_run() {
     stage.app.put(1, 3000);
     until(&replicator, "staged", |s| s.staged_bytes > 0).await;
     drop(replicator); // as a crash would: nothing is shipped, nothing is noted
+    (stage, options)
+}
+
+#[tokio::test]
+async fn what_an_outage_left_on_disk_is_shipped_by_the_next_run() {
+    let (stage, options) = staged_and_crashed().await;
     stage.app.put(2, 3000);
     // Still away: the next run goes on to disk.
     let replicator = started_again(&stage, &options).await;
@@ -146,14 +152,7 @@ async fn a_new_database_whose_store_is_away_is_in_an_outage() {
 
 #[tokio::test]
 async fn what_was_staged_of_a_database_that_is_gone_since_is_shipped() {
-    let stage = Stage::new();
-    let options = ReplicaOptions { stage_after: Duration::ZERO, ..ReplicaOptions::default() };
-    let replicator = stage.start_with(options.clone());
-    replicator.sync().await.unwrap();
-    stage.faults.set_offline(true);
-    stage.app.put(1, 3000);
-    until(&replicator, "staged", |s| s.staged_bytes > 0).await;
-    drop(replicator);
+    let (stage, options) = staged_and_crashed().await;
     let expected = stage.app.dump();
     for suffix in ["", "-wal", "-shm"] {
         std::fs::remove_file(stage.app.path.with_extension(format!("db{suffix}"))).unwrap();

@@ -5,11 +5,7 @@ use aquifer_server::hrana::Settings;
 use aquifer_server::sql::Limits;
 use serde_json::{Value, json};
 
-use super::world::{World, until, world};
-
-fn execute(sql: &str) -> Value {
-    json!({"type":"execute","stmt":{"sql":sql}})
-}
+use super::world::{World, execute, until, world};
 
 /// Runs all of it in a stream that ends with it.
 fn stream(world: &World, requests: &[Value]) -> Vec<Value> {

@@ -4,11 +4,7 @@ use std::time::Duration;
 use aquifer_server::hrana::Settings;
 use serde_json::{Value, json};
 
-use super::world::{World, until, world};
-
-fn execute(sql: &str) -> Value {
-    json!({"type":"execute","stmt":{"sql":sql}})
-}
+use super::world::{World, execute, until, world};
 
 fn baton(answer: &Value) -> String {
     answer["baton"].as_str().unwrap_or_else(|| panic!("no baton: {answer}")).to_owned()

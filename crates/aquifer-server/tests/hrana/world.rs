@@ -92,6 +92,11 @@ pub(crate) struct World {
     _directory: tempfile::TempDir,
 }
 
+/// The request that runs one statement without arguments.
+pub(crate) fn execute(sql: &str) -> Value {
+    json!({"type":"execute","stmt":{"sql":sql}})
+}
+
 /// A server with these settings on a new database in WAL mode.
 pub(crate) fn world(settings: Settings) -> World {
     let directory = tempfile::tempdir().unwrap();
