@@ -13,7 +13,6 @@ mod socket;
 mod spare;
 mod streams;
 mod turns;
-mod value;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -4,7 +4,7 @@ use std::time::Duration;
 use rusqlite::Row;
 use serde::Serialize;
 
-use crate::sql::{Column, Description, Sink, SqlError, Summary, Value};
+use crate::sql::{Column, Description, Sink, SqlError, Summary, Value, value};
 
 /// The result of one request of a pipeline.
 #[derive(Debug, Serialize)]
@@ -145,7 +145,7 @@ impl<'a> Collector<'a> {
 
 /// The values of a row.
 pub(super) fn values(row: &Row<'_>, columns: &[String]) -> Result<Vec<Value>, SqlError> {
-    columns.iter().enumerate().map(|(index, name)| Value::read(row.get_ref(index)?, name)).collect()
+    columns.iter().enumerate().map(|(index, name)| value::read(row.get_ref(index)?, name)).collect()
 }
 
 impl Sink for Collector<'_> {
@@ -160,7 +160,7 @@ impl Sink for Collector<'_> {
             return Err(SqlError::TooManyRows { limit: self.room.rows });
         }
         let values = values(row, columns)?;
-        let weight = values.iter().map(Value::weight).sum();
+        let weight = values.iter().map(value::weight).sum();
         match self.room.left.checked_sub(weight) {
             Some(left) => self.room.left = left,
             None => return Err(SqlError::ResultTooLarge { limit: self.room.bytes }),

@@ -6,6 +6,7 @@ use rusqlite::{Batch, Connection, Row, StatementStatus};
 
 use super::prepared::Prepared;
 
+use super::value::Bound;
 use super::watch::Watch;
 use super::{SqlError, Statement, Value};
 
@@ -133,7 +134,7 @@ fn bind(statement: &mut rusqlite::Statement<'_>, arguments: &Statement) -> Resul
             let name = name.map_or_else(|| format!("?{index}"), str::to_owned);
             return Err(SqlError::MissingArgument(name));
         };
-        statement.raw_bind_parameter(index, value)?;
+        statement.raw_bind_parameter(index, Bound(value))?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ mod push;
 mod session;
 mod stored;
 mod threads;
-mod value;
+pub(crate) mod value;
 mod verb;
 mod watch;
 

@@ -7,6 +7,7 @@
 //! refused is kept beside it, in a table that every client sees and that SQL can repair.
 use rusqlite::{Connection, ffi, params};
 
+use super::value::Bound;
 use super::{Sql, SqlError, Statement, Step, Value};
 
 /// What becomes of a push with a statement that the database refuses.
@@ -84,9 +85,9 @@ impl Bookkeeping {
             "INSERT INTO aquifer_rejected (client_id, pull_gen, change_id, step, sql, args, code, error, rejected_at) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, strftime('%Y-%m-%dT%H:%M:%fZ'))",
             params![
-                self.client_id,
-                self.pull_gen,
-                self.change_id,
+                Bound(&self.client_id),
+                Bound(&self.pull_gen),
+                Bound(&self.change_id),
                 step as i64,
                 sql,
                 args,

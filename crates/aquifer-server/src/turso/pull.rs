@@ -17,13 +17,13 @@ use prost::Message as _;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::messages::{
-    ApplyMode, PageEncoding, Protocol, PullHeader, PullRequest, RawEncoding, StreamKind, ZstdEncoding,
-};
 use super::reading::{self, Encoder, Reading, Selection, ZSTD_LEVEL};
 use super::selector::{Selector, SelectorError};
 use super::shared::{Made, Shared};
 use super::source::{PageHost, PageSource, SourceError, WireRevision};
+use aquifer_protocol::pull_updates::{
+    ApplyMode, PageEncoding, Protocol, PullHeader, PullRequest, RawEncoding, StreamKind, ZstdEncoding,
+};
 
 /// Why there is no answer, or why it was cut off.
 #[derive(Debug, thiserror::Error)]

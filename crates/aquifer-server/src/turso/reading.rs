@@ -6,10 +6,10 @@ use futures::Stream;
 use futures::stream;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::messages::{PageEncoding, put_page};
 use super::pull::PullError;
 use super::selector::Selector;
 use super::source::PageSource;
+use aquifer_protocol::pull_updates::{PageEncoding, put_page};
 
 /// About as many bytes of pages go into one part; two parts of an answer are in memory at most.
 const PART_BYTES: usize = 256 * 1024;

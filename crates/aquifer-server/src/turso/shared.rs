@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::messages::{PageEncoding, PullHeader};
+use aquifer_protocol::pull_updates::{PageEncoding, PullHeader};
 
 /// The answers that are on their way to whoever waited for the latest revision of a database.
 #[derive(Debug, Default)]

@@ -16,10 +16,10 @@ use prost::Message as _;
 use roaring::RoaringBitmap;
 use tokio::sync::watch;
 
-use super::messages::{ApplyMode, PageData, PageEncoding, PullHeader, PullRequest};
 use super::pull::{Pull, PullError};
 use super::shared::Answers;
 use super::source::{PageHost, PageSource, SourceError, WireRevision};
+use aquifer_protocol::pull_updates::{ApplyMode, PageData, PageEncoding, PullHeader, PullRequest};
 
 /// A page is told by one number, which fills it.
 type Image = Vec<u64>;

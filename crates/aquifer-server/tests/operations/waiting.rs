@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use aquifer_server::turso::messages::{ApplyMode, PageData, PullHeader, PullRequest};
+use aquifer_protocol::pull_updates::{ApplyMode, PageData, PullHeader, PullRequest};
 use bytes::Buf;
 use prost::Message;
 use serde_json::json;

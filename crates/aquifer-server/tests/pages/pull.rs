@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_log::{Store, StoreUrl};
+use aquifer_protocol::pull_updates::{ApplyMode, PageData, PullHeader, PullRequest};
 use aquifer_server::hosted::{HostOptions, Hosted, Hosts};
-use aquifer_server::turso::messages::{ApplyMode, PageData, PullHeader, PullRequest};
 use aquifer_server::turso::pull::{Pull, PullError};
 use bytes::{Buf, Bytes};
 use futures::StreamExt;

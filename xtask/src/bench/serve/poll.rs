@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use aquifer_server::turso::messages::{PullHeader, PullRequest};
+use aquifer_protocol::pull_updates::{PullHeader, PullRequest};
 use prost::Message as _;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

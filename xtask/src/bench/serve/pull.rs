@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use aquifer_server::turso::messages::{PageData, PullHeader, PullRequest};
+use aquifer_protocol::pull_updates::{PageData, PullHeader, PullRequest};
 use aquifer_testkit::workload::{Build, Kind, build};
 use axum::Router;
 use axum::body::Body;

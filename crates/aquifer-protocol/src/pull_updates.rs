@@ -128,7 +128,7 @@ pub struct PageData {
 }
 
 /// Appends a length-delimited [`PageData`], without a copy of the page in between.
-pub(super) fn put_page(out: &mut BytesMut, page_id: u32, encoded: &[u8]) {
+pub fn put_page(out: &mut BytesMut, page_id: u32, encoded: &[u8]) {
     let id_len = if page_id == 0 { 0 } else { 1 + encoding::encoded_len_varint(u64::from(page_id)) };
     let page_len = 1 + encoding::encoded_len_varint(encoded.len() as u64) + encoded.len();
     encoding::encode_varint((id_len + page_len) as u64, out);

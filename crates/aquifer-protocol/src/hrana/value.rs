@@ -1,4 +1,5 @@
 //! Values as Hrana's JSON has them: integers as decimal strings, blobs as base64.
+
 use std::borrow::Cow;
 
 use base64::Engine;
@@ -9,15 +10,28 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::sql::Value;
-
-/// Written without padding, read with or without.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+/// Base64 as blobs have it: written without padding, read with or without.
+pub const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
         .with_encode_padding(false)
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// A value of SQLite's five storage classes, unchanged: no number passes through a type that could round it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// NULL.
+    Null,
+    /// A 64-bit integer.
+    Integer(i64),
+    /// A float. SQLite has no NaN (it stores NULL), but it has infinities.
+    Float(f64),
+    /// A text that is valid UTF-8.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
 
 /// The fields of all values: read in one go, whatever their order.
 #[derive(Deserialize)]
