@@ -122,6 +122,12 @@ impl Layout {
         Ok(Layout { name: name.to_owned(), sql, root, columns, stored, key, is_strict })
     }
 
+    /// The name by which SQL reaches the rowid; `None` without one, and where columns have taken all its names.
+    pub(super) fn rowid(&self) -> Option<&'static str> {
+        let is_free = |name: &&str| !self.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+        matches!(self.key, Key::Rowid(_)).then(|| ["rowid", "_rowid_", "oid"].into_iter().find(is_free))?
+    }
+
     /// What a record that is too short for the column has in it: the column was added after the record was written.
     pub(super) fn default(&self, scratch: &Connection, column: usize) -> rusqlite::Result<Value> {
         let Column { declared, default, .. } = &self.columns[column];

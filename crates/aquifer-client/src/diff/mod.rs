@@ -10,6 +10,7 @@
 //! [`Diff::after_rows`].
 
 mod alter;
+mod hidden;
 mod image;
 mod key;
 mod layout;
@@ -29,6 +30,7 @@ use aquifer_sqlite::btree::{BTreeError, Value};
 use roaring::RoaringBitmap;
 use rusqlite::Connection;
 
+use hidden::Hidden;
 use image::Image;
 pub use plan::Table;
 use rows::{Order, Stream};
@@ -152,6 +154,15 @@ pub struct Sequence {
     pub seq: Option<Value>,
 }
 
+/// A number that an application keeps in the header of its database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The pragma that reads and sets it: `user_version` or `application_id`.
+    pub name: &'static str,
+    /// What it is now.
+    pub value: i32,
+}
+
 /// What differs between two images of a database.
 ///
 /// Left out is what follows from the rest: the content of indexes, the statistics of ANALYZE, generated columns.
@@ -164,6 +175,7 @@ pub struct Diff {
     after_rows: Vec<SchemaChange>,
     sequences: Vec<Sequence>,
     tables: Vec<Table>,
+    settings: Vec<Setting>,
 }
 
 impl Diff {
@@ -195,7 +207,8 @@ impl Diff {
         };
         let plan = plan::Plan::new(&before, &now, &mut is_same)?;
         let plan::Plan { before_rows, after_rows, sequences, tables } = plan;
-        Ok(Diff { base, current, changed, before_rows, after_rows, sequences, tables })
+        let settings = settings(&base, &current);
+        Ok(Diff { base, current, changed, before_rows, after_rows, sequences, tables, settings })
     }
 
     /// What is to be done to the base's schema before rows are: what was dropped and altered, and tables that are new.
@@ -214,6 +227,11 @@ impl Diff {
         &self.sequences
     }
 
+    /// The numbers of the application that have changed.
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
     /// The tables that there are now and whose rows may differ.
     pub fn tables(&self) -> &[Table] {
         &self.tables
@@ -222,7 +240,14 @@ impl Diff {
     /// The rows of one of [`tables`](Diff::tables) that differ.
     pub fn rows(&self, table: &Table) -> Result<RowChanges> {
         let merge = match &table.rows {
-            plan::Rows::Tree(tree) | plan::Rows::Shadow(tree) => self.trees(tree)?,
+            plan::Rows::Tree(tree) if table.has_hidden_rowid() => self.hidden(table, tree)?,
+            plan::Rows::Tree(tree) | plan::Rows::Shadow(tree) => match tree.order() {
+                Order::Unknown(_) => {
+                    let Streams { base, current } = self.streams(tree)?;
+                    Merge::Unordered(Unordered::new(base, current, tree.is_alike())?)
+                }
+                _ => Merge::Trees(self.trees(tree)?),
+            },
             plan::Rows::Nodes { had_base } => {
                 let rows =
                     |image: &Image| virtual_table::Rows::new(image.clone(), &table.name, &table.columns);
@@ -234,7 +259,30 @@ impl Diff {
         Ok(RowChanges(Some(merge)))
     }
 
-    fn trees(&self, tree: &plan::Tree) -> Result<Merge> {
+    fn trees(&self, tree: &plan::Tree) -> Result<rows::Merge> {
+        let Streams { base, current } = self.streams(tree)?;
+        Ok(rows::Merge { base, current, is_alike: tree.is_alike() })
+    }
+
+    fn hidden(&self, table: &Table, tree: &plan::Tree) -> Result<Merge> {
+        let Some(suspects) = hidden::suspects(self.trees(tree)?)? else {
+            return Ok(Merge::Trees(self.trees(tree)?));
+        };
+        let mut last = 0;
+        for (image, layout) in [(&self.base, tree.base_layout()), (&self.current, Some(tree.layout()))] {
+            // Where SQL does not reach the rowid nobody can use one that is told.
+            let Some((layout, rowid)) = layout.and_then(|layout| Some((layout, layout.rowid()?))) else {
+                continue;
+            };
+            let sql = format!("SELECT max({rowid}) FROM {}", schema::quoted(&layout.name));
+            let largest = image.open()?.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0));
+            let largest = largest.map_err(|source| Error::Sqlite { side: image.side, source })?;
+            last = last.max(largest.unwrap_or_default());
+        }
+        Hidden::new(self.trees(tree)?, suspects, &table.name, table.columns.len(), last).map(Merge::Hidden)
+    }
+
+    fn streams(&self, tree: &plan::Tree) -> Result<Streams> {
         let (mut base, mut current) = (self.base.clone(), self.current.clone());
         let failed = |source| Error::Sqlite { side: Side::Current, source };
         let order = tree.order();
@@ -247,28 +295,42 @@ impl Diff {
             _ => RoaringBitmap::new(),
         };
         let shared = Arc::new(shared);
-        let before = match tree.base_root() {
+        let base = match tree.base_root() {
             Some(root) => Stream::new(base, root, Arc::clone(&shared), before, order.clone())?,
             None => None,
         };
-        let is_unordered = matches!(order, Order::Unknown(_));
-        let now = Stream::new(current, tree.root(), shared, now, order)?;
-        let is_alike = tree.is_alike();
-        if is_unordered {
-            return Unordered::new(before, now, is_alike).map(Merge::Unordered);
-        }
-        Ok(Merge::Trees(rows::Merge { base: before, current: now, is_alike }))
+        let current = Stream::new(current, tree.root(), shared, now, order)?;
+        Ok(Streams { base, current })
     }
+}
+
+fn settings(base: &Image, current: &Image) -> Vec<Setting> {
+    let read =
+        |image: &Image| image.header.map_or((0, 0), |header| (header.user_version, header.application_id));
+    let (before, now) = (read(base), read(current));
+    let both = [("user_version", before.0, now.0), ("application_id", before.1, now.1)];
+    let changed = both.into_iter().filter(|(_, before, now)| before != now);
+    changed.map(|(name, _, value)| Setting { name, value }).collect()
+}
+
+/// The rows of a table in both images that may differ.
+struct Streams {
+    base: Option<Stream>,
+    current: Option<Stream>,
 }
 
 /// The rows of one table that differ, in the order of their keys; where this is an application's own, the deleted ones
 /// first. Ends with the first error.
+///
+/// Of a table whose rowid is hidden, rows that only have another rowid are left out, and those that might have been are
+/// told last. What such rows would be inserted as has then a rowid that neither image has.
 ///
 /// Holds two rows, and a page for each level of two trees; of R-trees some hundred rows.
 pub struct RowChanges(Option<Merge>);
 
 enum Merge {
     Trees(rows::Merge),
+    Hidden(Hidden),
     Unordered(Unordered),
     Virtual(virtual_table::Merge),
 }
@@ -279,6 +341,7 @@ impl Iterator for RowChanges {
     fn next(&mut self) -> Option<Result<RowChange>> {
         let step = match self.0.as_mut()? {
             Merge::Trees(merge) => merge.step(),
+            Merge::Hidden(rows) => rows.step(),
             Merge::Unordered(rows) => rows.step(),
             Merge::Virtual(merge) => merge.step(),
         };

@@ -69,8 +69,12 @@ impl Table {
     /// The name by which SQL reaches the rowid; `None` for tables without one, and where columns have taken all its names.
     pub fn rowid(&self) -> Option<&'static str> {
         let Rows::Tree(Tree { now, .. }) = &self.rows else { return Some("rowid") };
-        let is_free = |name: &&str| !now.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-        matches!(now.key, Key::Rowid(_)).then(|| ["rowid", "_rowid_", "oid"].into_iter().find(is_free))?
+        now.rowid()
+    }
+
+    /// Whether no column shows the rowid: then VACUUM may give its rows other ones.
+    pub fn has_hidden_rowid(&self) -> bool {
+        matches!(&self.rows, Rows::Tree(tree) if tree.now.key == Key::Rowid(None))
     }
 
     /// Which of its columns is the rowid, 0-based.
@@ -115,7 +119,15 @@ impl Tree {
     }
 
     pub(super) fn base_root(&self) -> Option<Pgno> {
-        self.base.as_ref().map(|(layout, _)| layout.root)
+        self.base_layout().map(|layout| layout.root)
+    }
+
+    pub(super) fn base_layout(&self) -> Option<&Layout> {
+        self.base.as_ref().map(|(layout, _)| layout)
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.now
     }
 
     /// Whether records of equal bytes are equal rows in both images: each value has the place that it had, and columns

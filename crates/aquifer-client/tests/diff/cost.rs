@@ -68,6 +68,8 @@ fn pages_that_are_read_follow_those_that_changed_and_interior_pages() {
         "UPDATE t SET n = -1 WHERE k = 20000",
         "UPDATE w SET v = 1 WHERE k IN ('key 5', 'key 777')",
         "DELETE FROM t WHERE k = 12345",
+        // Without a key of their own; these rows may cancel out with none.
+        "UPDATE other SET y = y || '!' WHERE x IN (8060, 20060)",
         "INSERT INTO t SELECT -k, v, n FROM t WHERE k BETWEEN 1 AND 300",
     ] {
         rows += db.execute(work, []).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aquifer_client::diff::{Diff, Error, Key, RowChange};
+use aquifer_client::diff::{Diff, Error, Key, RowChange, Setting};
 use aquifer_format::Pgno;
 use aquifer_sqlite::btree::Value;
 use rusqlite::Connection;
@@ -231,4 +231,79 @@ fn text_of_another_encoding_is_an_error() {
     Connection::open(utf16.current()).unwrap().execute_batch(other).unwrap();
     let (base, current) = (File::open(&utf16.base()), File::open(&utf16.current()));
     assert!(matches!(Diff::between(Box::new(base), Box::new(current), []), Err(Error::Encodings)));
+}
+
+#[test]
+fn rows_without_a_key_of_their_own_are_the_same_after_a_vacuum() {
+    let begin = format!(
+        "CREATE TABLE t(a, b); CREATE TABLE k(a PRIMARY KEY, b REAL); {ROWS} INSERT INTO t SELECT i % 7, hex(zeroblob(i)) FROM n;
+         {ROWS} INSERT INTO k SELECT 'key ' || i, i FROM n; DELETE FROM t WHERE rowid % 5 = 0; DELETE FROM k WHERE rowid < 100;"
+    );
+    assert_eq!(Databases::new(&begin, "VACUUM").rows(), []);
+    let of_six = Databases::new(
+        "CREATE TABLE t(a); INSERT INTO t VALUES('x'), ('x'), ('x'), ('x'), ('x'), ('x'), ('y')",
+        "DELETE FROM t WHERE a = 'x'; INSERT INTO t VALUES('x')",
+    );
+    assert_eq!(of_six.rows().len(), 5);
+    // As often as they are there.
+    let begin = format!("{begin} UPDATE t SET b = 'same' WHERE rowid < 1000;");
+    let databases = Databases::new(
+        &begin,
+        "DELETE FROM t WHERE rowid IN (1, 2, 777); VACUUM; UPDATE k SET b = -b WHERE a = 'key 500'; ALTER TABLE t ADD COLUMN c;
+         INSERT INTO t(a, b) VALUES(-1, 'new'); DELETE FROM k WHERE a = 'key 2000'",
+    );
+    let mut lines: Vec<_> = databases
+        .rows()
+        .iter()
+        .map(|row| match row {
+            RowChange::Insert { new, .. } => format!("+{:?}", new[0]),
+            RowChange::Delete { old, .. } => format!("-{:?}", old[0]),
+            // VACUUM leaves rows where they are in a table that has an index.
+            RowChange::Update { new, .. } => format!("={:?}", new[0]),
+        })
+        .collect();
+    lines.sort();
+    let text = |text: &str| format!("{:?}", Value::Text(text.as_bytes().to_vec()));
+    let mut expected: Vec<_> = [777 % 7, 1, 2].map(|n| format!("-{:?}", Value::Integer(n))).into();
+    expected.push(format!("={}", text("key 500")));
+    expected.extend([format!("-{}", text("key 2000")), format!("+{:?}", Value::Integer(-1))]);
+    expected.sort();
+    assert_eq!(lines, expected);
+    databases.check();
+}
+
+#[test]
+fn a_row_that_came_where_another_was_before_a_vacuum_gets_a_rowid_that_is_free_in_both() {
+    let databases = Databases::new(
+        "CREATE TABLE t(a); INSERT INTO t VALUES('w'), ('x'), ('y'), ('z')",
+        "DELETE FROM t WHERE a = 'w'; VACUUM; INSERT INTO t VALUES('new')",
+    );
+    let row = |a: &str| vec![Value::Text(a.as_bytes().to_vec())];
+    // Rowid 4 is now the new one's, and in the base it is that of z, which is still there.
+    let expected = [
+        RowChange::Delete { key: Key::Rowid(1), old: row("w") },
+        RowChange::Insert { key: Key::Rowid(5), new: row("new") },
+    ];
+    assert_eq!(databases.rows(), expected);
+    let run = |sql| Connection::open(databases.current()).unwrap().execute_batch(sql).unwrap();
+    run("UPDATE t SET rowid = 9223372036854775807 WHERE a = 'z'");
+    let found = diff(&databases.base(), &databases.current());
+    let rows: Result<Vec<_>, _> = found.rows(&found.tables()[0]).unwrap().collect();
+    assert!(matches!(rows, Err(Error::Table { .. })), "{rows:?}");
+}
+
+#[test]
+fn the_application_s_numbers_in_the_header_are_compared() {
+    let databases = Databases::new(
+        "PRAGMA user_version = 7; PRAGMA application_id = -3; CREATE TABLE t(a)",
+        "PRAGMA user_version = -2",
+    );
+    let found = diff(&databases.base(), &databases.current());
+    assert_eq!(found.settings(), [Setting { name: "user_version", value: -2 }]);
+    let found = diff(&databases.current(), &databases.base());
+    assert_eq!(found.settings(), [Setting { name: "user_version", value: 7 }]);
+    let run = |sql| Connection::open(databases.current()).unwrap().execute_batch(sql).unwrap();
+    run("PRAGMA user_version = 7; PRAGMA application_id = 1952");
+    let found = diff(&databases.base(), &databases.current());
+    assert_eq!(found.settings(), [Setting { name: "application_id", value: 1952 }]);
 }

@@ -15,6 +15,10 @@ pub struct Header {
     pub usable: usize,
     /// How text is encoded.
     pub encoding: Encoding,
+    /// The application's own number, of PRAGMA `user_version`.
+    pub user_version: i32,
+    /// What says that a file is an application's, of PRAGMA `application_id`.
+    pub application_id: i32,
     /// The first trunk page of the freelist.
     pub(super) first_trunk: Option<Pgno>,
 }
@@ -65,6 +69,8 @@ impl Header {
             Some(3) => Encoding::Utf16Be,
             _ => return Err("it names an unknown text encoding"),
         };
-        Ok(Header { usable, encoding, first_trunk: pgno_at(page, 32) })
+        let number = |at| u32_at(page, at).unwrap_or_default().cast_signed();
+        let (user_version, application_id) = (number(60), number(68));
+        Ok(Header { usable, encoding, user_version, application_id, first_trunk: pgno_at(page, 32) })
     }
 }
