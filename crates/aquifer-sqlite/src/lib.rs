@@ -5,6 +5,7 @@
 //!   exactly ([`WalPosition`]), raw reads of the database file through SQLite's own descriptor, checkpoints.
 //! - [`btree`]: tables and indexes, read straight from pages.
 //! - [`open_pages`]: queries over pages from anywhere, with a note of those that they read.
+//! - [`open_overlay`]: writing to such a database; what is written goes aside.
 //! - [`PinnedDatabase`]: a database whose WAL is kept from being reset under us, and [`View`]s of its image.
 //!
 //! # Never a second descriptor
@@ -33,7 +34,7 @@ pub use build::check_build;
 pub use error::Error;
 pub use handle::{Backfill, Handle, WalPosition};
 pub use integrity::integrity_check;
-pub use page_vfs::{PagesRead, ReadPages, open_pages};
+pub use page_vfs::{Overlay, PagesRead, ReadPages, open_overlay, open_pages};
 pub use pinned::{Advance, Continuity, PinnedDatabase};
 pub use rowid::forget_last_insert_rowid;
 pub use takeover::{Takeover, take_over};
