@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::alphabet;
+use base64::display::Base64Display;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Base64 as blobs have it: written without padding, read with or without.
-pub const BASE64: GeneralPurpose = GeneralPurpose::new(
+/// Written without padding, read with or without.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
         .with_encode_padding(false)
@@ -146,14 +147,48 @@ fn decode(base64: String) -> Result<Vec<u8>, String> {
     BASE64.decode(standard).map_err(|error| format!("a blob's base64 cannot be read: {error}"))
 }
 
+/// A [`Value`] that lies elsewhere, to be written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ValueRef<'a> {
+    /// NULL.
+    Null,
+    /// A 64-bit integer.
+    Integer(i64),
+    /// A float.
+    Float(f64),
+    /// A text.
+    Text(&'a str),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+impl Value {
+    /// The value, where it lies.
+    pub fn borrowed(&self) -> ValueRef<'_> {
+        match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(integer) => ValueRef::Integer(*integer),
+            Self::Float(float) => ValueRef::Float(*float),
+            Self::Text(text) => ValueRef::Text(text),
+            Self::Blob(blob) => ValueRef::Blob(blob),
+        }
+    }
+}
+
 impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.borrowed().serialize(serializer)
+    }
+}
+
+impl Serialize for ValueRef<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(2))?;
         match self {
             Self::Null => map.serialize_entry("type", "null")?,
             Self::Integer(integer) => {
                 map.serialize_entry("type", "integer")?;
-                map.serialize_entry("value", &integer.to_string())?;
+                map.serialize_entry("value", &format_args!("{integer}"))?;
             }
             Self::Float(float) => {
                 map.serialize_entry("type", "float")?;
@@ -173,7 +208,7 @@ impl Serialize for Value {
             }
             Self::Blob(blob) => {
                 map.serialize_entry("type", "blob")?;
-                map.serialize_entry("base64", &BASE64.encode(blob))?;
+                map.serialize_entry("base64", &format_args!("{}", Base64Display::new(blob, &BASE64)))?;
             }
         }
         map.end()

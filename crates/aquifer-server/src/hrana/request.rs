@@ -1,4 +1,5 @@
 //! What clients send, version 2 and 3 alike. Fields that say nothing to this server are ignored.
+use aquifer_protocol::hrana::{Condition, MissingField};
 use serde::Deserialize;
 
 use crate::sql::{self, Session, Sql, Value, Verb};
@@ -58,26 +59,22 @@ enum RequestType {
     GetAutocommit,
 }
 
-/// A field that its type needs is missing.
-#[derive(Debug, thiserror::Error)]
-#[error("missing field `{0}`")]
-struct Missing(&'static str);
-
 impl TryFrom<AnyRequest> for Request {
-    type Error = Missing;
+    type Error = MissingField;
 
-    fn try_from(any: AnyRequest) -> Result<Self, Missing> {
+    fn try_from(any: AnyRequest) -> Result<Self, MissingField> {
         let AnyRequest { r#type, stmt, batch, sql, sql_id } = any;
         Ok(match r#type {
             RequestType::Close => Self::Close,
-            RequestType::Execute => Self::Execute { stmt: stmt.ok_or(Missing("stmt"))? },
-            RequestType::Batch => Self::Batch { batch: batch.ok_or(Missing("batch"))? },
+            RequestType::Execute => Self::Execute { stmt: stmt.ok_or(MissingField("stmt"))? },
+            RequestType::Batch => Self::Batch { batch: batch.ok_or(MissingField("batch"))? },
             RequestType::Sequence => Self::Sequence { sql, sql_id },
             RequestType::Describe => Self::Describe { sql, sql_id },
-            RequestType::StoreSql => {
-                Self::StoreSql { sql_id: sql_id.ok_or(Missing("sql_id"))?, sql: sql.ok_or(Missing("sql"))? }
-            }
-            RequestType::CloseSql => Self::CloseSql { sql_id: sql_id.ok_or(Missing("sql_id"))? },
+            RequestType::StoreSql => Self::StoreSql {
+                sql_id: sql_id.ok_or(MissingField("sql_id"))?,
+                sql: sql.ok_or(MissingField("sql"))?,
+            },
+            RequestType::CloseSql => Self::CloseSql { sql_id: sql_id.ok_or(MissingField("sql_id"))? },
             RequestType::GetAutocommit => Self::GetAutocommit,
         })
     }
@@ -110,53 +107,6 @@ pub(super) struct Step {
     #[serde(default)]
     condition: Option<Condition>,
     stmt: Stmt,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "AnyCondition")]
-enum Condition {
-    Ok { step: usize },
-    Error { step: usize },
-    Not { cond: Box<Condition> },
-    And { conds: Vec<Condition> },
-    Or { conds: Vec<Condition> },
-    IsAutocommit,
-}
-
-/// The fields of all conditions; see [`AnyRequest`].
-#[derive(Deserialize)]
-struct AnyCondition {
-    r#type: ConditionType,
-    step: Option<usize>,
-    cond: Option<Box<Condition>>,
-    conds: Option<Vec<Condition>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ConditionType {
-    Ok,
-    Error,
-    Not,
-    And,
-    Or,
-    IsAutocommit,
-}
-
-impl TryFrom<AnyCondition> for Condition {
-    type Error = Missing;
-
-    fn try_from(any: AnyCondition) -> Result<Self, Missing> {
-        let AnyCondition { r#type, step, cond, conds } = any;
-        Ok(match r#type {
-            ConditionType::Ok => Self::Ok { step: step.ok_or(Missing("step"))? },
-            ConditionType::Error => Self::Error { step: step.ok_or(Missing("step"))? },
-            ConditionType::Not => Self::Not { cond: cond.ok_or(Missing("cond"))? },
-            ConditionType::And => Self::And { conds: conds.ok_or(Missing("conds"))? },
-            ConditionType::Or => Self::Or { conds: conds.ok_or(Missing("conds"))? },
-            ConditionType::IsAutocommit => Self::IsAutocommit,
-        })
-    }
 }
 
 #[derive(Debug, Deserialize)]
