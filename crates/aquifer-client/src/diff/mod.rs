@@ -35,6 +35,7 @@ use image::Image;
 pub use plan::Table;
 use rows::{Order, Stream};
 use schema::Schema;
+pub(crate) use schema::quoted;
 use unordered::Unordered;
 
 /// Result of this module.
@@ -159,6 +160,8 @@ pub struct Sequence {
 pub struct Setting {
     /// The pragma that reads and sets it: `user_version` or `application_id`.
     pub name: &'static str,
+    /// What it was in the base.
+    pub old: i32,
     /// What it is now.
     pub value: i32,
 }
@@ -227,6 +230,14 @@ impl Diff {
         &self.sequences
     }
 
+    /// A connection that queries one of the images, and cannot write; an empty database if the image has no pages.
+    pub fn open(&self, side: Side) -> Result<Connection> {
+        match side {
+            Side::Base => self.base.open(),
+            Side::Current => self.current.open(),
+        }
+    }
+
     /// The numbers of the application that have changed.
     pub fn settings(&self) -> &[Setting] {
         &self.settings
@@ -274,7 +285,7 @@ impl Diff {
             let Some((layout, rowid)) = layout.and_then(|layout| Some((layout, layout.rowid()?))) else {
                 continue;
             };
-            let sql = format!("SELECT max({rowid}) FROM {}", schema::quoted(&layout.name));
+            let sql = format!("SELECT max({rowid}) FROM {}", quoted(&layout.name));
             let largest = image.open()?.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0));
             let largest = largest.map_err(|source| Error::Sqlite { side: image.side, source })?;
             last = last.max(largest.unwrap_or_default());
@@ -310,7 +321,7 @@ fn settings(base: &Image, current: &Image) -> Vec<Setting> {
     let (before, now) = (read(base), read(current));
     let both = [("user_version", before.0, now.0), ("application_id", before.1, now.1)];
     let changed = both.into_iter().filter(|(_, before, now)| before != now);
-    changed.map(|(name, _, value)| Setting { name, value }).collect()
+    changed.map(|(name, old, value)| Setting { name, old, value }).collect()
 }
 
 /// The rows of a table in both images that may differ.

@@ -77,6 +77,11 @@ impl Table {
         matches!(&self.rows, Rows::Tree(tree) if tree.now.key == Key::Rowid(None))
     }
 
+    /// Whether it is a virtual table.
+    pub fn is_virtual(&self) -> bool {
+        !matches!(self.rows, Rows::Tree(_))
+    }
+
     /// Which of its columns is the rowid, 0-based.
     pub fn rowid_column(&self) -> Option<usize> {
         match &self.rows {

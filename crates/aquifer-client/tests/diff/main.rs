@@ -9,3 +9,4 @@ mod random;
 mod replay;
 mod traps;
 mod virtual_tables;
+mod workload;

@@ -299,11 +299,11 @@ fn the_application_s_numbers_in_the_header_are_compared() {
         "PRAGMA user_version = -2",
     );
     let found = diff(&databases.base(), &databases.current());
-    assert_eq!(found.settings(), [Setting { name: "user_version", value: -2 }]);
+    assert_eq!(found.settings(), [Setting { name: "user_version", old: 7, value: -2 }]);
     let found = diff(&databases.current(), &databases.base());
-    assert_eq!(found.settings(), [Setting { name: "user_version", value: 7 }]);
+    assert_eq!(found.settings(), [Setting { name: "user_version", old: -2, value: 7 }]);
     let run = |sql| Connection::open(databases.current()).unwrap().execute_batch(sql).unwrap();
     run("PRAGMA user_version = 7; PRAGMA application_id = 1952");
     let found = diff(&databases.base(), &databases.current());
-    assert_eq!(found.settings(), [Setting { name: "application_id", value: 1952 }]);
+    assert_eq!(found.settings(), [Setting { name: "application_id", old: -3, value: 1952 }]);
 }
