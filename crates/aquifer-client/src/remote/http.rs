@@ -6,12 +6,12 @@ use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode, Version};
 use serde_json::Value as Json;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use super::abilities::Abilities;
 use super::address::Address;
 use super::error::RemoteError;
 use super::options::{Proxy, RemoteOptions, Secret};
-use super::retry::chance;
 use super::traffic::Traffic;
 
 /// How many redirects are followed.
@@ -27,6 +27,7 @@ pub(super) struct Http {
     client: reqwest::Client,
     address: Address,
     pub(super) options: RemoteOptions,
+    pub(super) abilities: Abilities,
     traffic: Traffic,
 }
 
@@ -94,7 +95,7 @@ impl Http {
             client = client.tls_certs_merge(certificates);
         }
         let client = client.build().map_err(unusable("these options"))?;
-        Ok(Http { client, address, options, traffic: Traffic::default() })
+        Ok(Http { client, address, options, abilities: Abilities::default(), traffic: Traffic::default() })
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -103,22 +104,6 @@ impl Http {
 
     pub(super) fn traffic(&self) -> &Traffic {
         &self.traffic
-    }
-
-    /// Sends a request that changes nothing, again and again where that may help.
-    pub(super) async fn ask_again(&self, request: &Request) -> Result<Answer<'_>, RemoteError> {
-        let mut failed = 0;
-        loop {
-            let error = match self.ask(&self.address, request).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            failed += 1;
-            match self.options.retries.delay(failed, &error, chance()) {
-                Some(delay) => sleep(delay).await,
-                None => return Err(error),
-            }
-        }
     }
 
     /// Sends a request once, to where its answers send it.

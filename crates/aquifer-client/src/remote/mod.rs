@@ -9,6 +9,7 @@
 //!   address   which URLs there are                      decode   from bytes to pages
 //!   http      one request: redirects, limits of time    pull     a pull's pages, from the socket
 //!   retry     when to try again                         hrana/   batches, answers, streams
+//!   abilities what a server turned out not to know
 //! ```
 //!
 //! # Cancelling
@@ -20,6 +21,7 @@
 //! to the server that was named, and to whom that server sends us, which could pass them on itself. Nothing is
 //! remembered: the next request goes to the server that was named, only a stream stays where it was sent.
 
+mod abilities;
 mod address;
 mod decode;
 mod error;

@@ -8,11 +8,13 @@ use aquifer_protocol::pull_updates::{PageEncoding, PullRequest};
 use bytes::Bytes;
 use prost::Message as _;
 use roaring::RoaringBitmap;
+use tokio::time::sleep;
 
 use super::Remote;
 use super::decode::{Decoder, Expected, Head, Malformed};
 use super::error::RemoteError;
-use super::http::{AnswerBody, Http, Request};
+use super::http::{Answer, AnswerBody, Http, Request};
+use super::retry::chance;
 
 /// What is asked for. The default is the whole database, as it is now.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,7 +46,7 @@ pub struct Pull {
 }
 
 impl PullQuery {
-    fn request(&self) -> PullRequest {
+    fn request(&self, encoding: PageEncoding) -> PullRequest {
         let mut selector = Vec::new();
         if let Some(pages) = &self.pages {
             // The wire counts from 0.
@@ -59,7 +61,7 @@ impl PullQuery {
             long_poll_timeout_ms: wait.try_into().unwrap_or(u32::MAX),
             ..PullRequest::default()
         };
-        request.set_encoding(PageEncoding::Zstd);
+        request.set_encoding(encoding);
         request
     }
 
@@ -83,13 +85,7 @@ impl Remote {
     /// [`RemoteError::Gone`] for a `server_revision` that the server does not keep any more; otherwise what any request
     /// may come to.
     pub async fn pull(&self, query: &PullQuery) -> Result<Pull, RemoteError> {
-        let request = Request {
-            route: "/pull-updates",
-            content_type: "application/protobuf",
-            body: query.request().encode_to_vec().into(),
-            wait: query.long_poll.unwrap_or_default(),
-        };
-        let answer = self.http.ask_again(&request).await?;
+        let answer = self.ask_again(query).await?;
         if !answer.tells_its_end() {
             let reason = "where it ends cannot be told from a connection that breaks";
             return Err(answer.body.protocol(reason.into()));
@@ -112,6 +108,33 @@ impl Remote {
             }
             if !pull.receive().await? {
                 return Err(pull.error(&pull.decoder.broken_off()));
+            }
+        }
+    }
+
+    async fn ask_again(&self, query: &PullQuery) -> Result<Answer<'_>, RemoteError> {
+        let http = &self.http;
+        let mut failed = 0;
+        loop {
+            let zstd = http.abilities.zstd();
+            let encoding = if zstd { PageEncoding::Zstd } else { PageEncoding::Raw };
+            let request = Request {
+                route: "/pull-updates",
+                content_type: "application/protobuf",
+                body: query.request(encoding).encode_to_vec().into(),
+                wait: query.long_poll.unwrap_or_default(),
+            };
+            let error = match http.ask(http.address(), &request).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if zstd && http.abilities.lacks_zstd(&error) {
+                continue;
+            }
+            failed += 1;
+            match http.options.retries.delay(failed, &error, chance()) {
+                Some(delay) => sleep(delay).await,
+                None => return Err(error),
             }
         }
     }

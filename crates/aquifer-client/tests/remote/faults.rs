@@ -89,7 +89,9 @@ async fn statuses_say_whether_a_batch_may_have_happened() {
 
 #[tokio::test]
 async fn a_busy_server_is_asked_again_when_it_says_and_not_before_the_caller_wants_to_know() {
-    let script = |_: &str| answer("503 Service Unavailable", &["retry-after: 3600"], b"{\"error\":\"busy\"}");
+    let script = |_: &str, _: &[u8]| {
+        answer("503 Service Unavailable", &["retry-after: 3600"], b"{\"error\":\"busy\"}")
+    };
     let server = Scripted::start(script).await;
     let error = remote_with(server.address, persistent(5)).pull(&everything()).await.map(|_| ()).unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_hours(1)));
@@ -99,7 +101,7 @@ async fn a_busy_server_is_asked_again_when_it_says_and_not_before_the_caller_wan
 #[tokio::test]
 async fn a_server_that_says_nothing_is_given_up() {
     let impatient = RemoteOptions { answer_timeout: Duration::from_millis(20), ..options() };
-    let server = Scripted::start(|_| Vec::new()).await;
+    let server = Scripted::start(|_, _| Vec::new()).await;
     let remote = remote_with(server.address, impatient);
     for error in [
         remote.pull(&everything()).await.map(|_| ()).unwrap_err(),
@@ -134,7 +136,7 @@ async fn an_answer_that_stops_is_given_up() {
 
 #[tokio::test]
 async fn an_answer_larger_than_agreed_is_not_read_to_its_end() {
-    let server = Scripted::start(|_| answer("200 OK", &[], &vec![b' '; 1 << 20])).await;
+    let server = Scripted::start(|_, _| answer("200 OK", &[], &vec![b' '; 1 << 20])).await;
     let small = RemoteOptions { answer_bytes: 1000, ..options() };
     let remote = remote_with(server.address, small);
     let error = remote.execute("SELECT 1", &[]).await.unwrap_err();
@@ -146,7 +148,7 @@ async fn offline_is_tried_again_too() {
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tries);
     // A proxy that refuses the tunnel is a connection that does not come about.
-    let proxy = Scripted::start(move |_| {
+    let proxy = Scripted::start(move |_, _| {
         counted.fetch_add(1, Ordering::Relaxed);
         answer("502 Bad Gateway", &[], b"")
     })

@@ -47,7 +47,7 @@ async fn a_redirect_to_the_server_that_has_the_database_is_followed_and_streams_
 #[tokio::test]
 async fn three_redirects_are_followed_and_no_more() {
     let mut left = 3;
-    let script = move |head: &str| {
+    let script = move |head: &str, _: &[u8]| {
         let path = head.split(' ').nth(1).unwrap().to_owned();
         if left > 0 {
             left -= 1;
@@ -60,7 +60,8 @@ async fn three_redirects_are_followed_and_no_more() {
     assert!(matches!(&error, RemoteError::Refused { status: 418, .. }), "{error}");
 
     let server =
-        Scripted::start(|_| answer("308 Permanent Redirect", &["location: /db/shop/v2/pipeline"], b"")).await;
+        Scripted::start(|_, _| answer("308 Permanent Redirect", &["location: /db/shop/v2/pipeline"], b""))
+            .await;
     let error = remote(server.address).execute("SELECT 1", &[]).await.unwrap_err();
     assert!(matches!(&error, RemoteError::Refused { status: 308, .. }), "{error}");
     assert_eq!(server.heads().len(), 4);
@@ -74,7 +75,7 @@ async fn a_redirect_that_would_change_the_request_or_leave_http_is_not_followed(
         ("307 Temporary Redirect", "location: file:///etc/passwd"),
         ("307 Temporary Redirect", "x: y"),
     ] {
-        let server = Scripted::start(move |_| answer(lines.0, &[lines.1], b"")).await;
+        let server = Scripted::start(move |_, _| answer(lines.0, &[lines.1], b"")).await;
         let error = remote(server.address).execute("SELECT 1", &[]).await.unwrap_err();
         assert!(matches!(&error, RemoteError::Refused { .. }), "{error}");
         assert_eq!(server.heads().len(), 1);
@@ -84,7 +85,7 @@ async fn a_redirect_that_would_change_the_request_or_leave_http_is_not_followed(
 #[tokio::test]
 async fn every_request_says_who_asks_and_with_what_right() {
     let server =
-        Scripted::start(|_| answer("404 Not Found", &[], b"{\"error\":\"no database 'shop'\"}")).await;
+        Scripted::start(|_, _| answer("404 Not Found", &[], b"{\"error\":\"no database 'shop'\"}")).await;
     let remote = remote_with(server.address, with_secrets());
     let error = remote.pull(&everything()).await.map(|_| ()).unwrap_err();
     assert!(
@@ -126,7 +127,7 @@ async fn a_wrong_token_is_told_from_a_missing_right() {
 
 #[tokio::test]
 async fn a_proxy_that_is_named_gets_the_request_and_its_own_password() {
-    let proxy = Scripted::start(|_| answer("403 Forbidden", &[], b"not from here")).await;
+    let proxy = Scripted::start(|_, _| answer("403 Forbidden", &[], b"not from here")).await;
     let options = RemoteOptions {
         proxy: Proxy::Url(format!("http://me:secret@{}", proxy.address).as_str().into()),
         ..options()

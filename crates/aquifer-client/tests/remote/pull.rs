@@ -2,7 +2,7 @@
 
 use aquifer_client::remote::{Pull, PullQuery, RemoteError};
 use aquifer_format::{PageSize, Pgno};
-use aquifer_protocol::pull_updates::{PageData, PullHeader, RawEncoding};
+use aquifer_protocol::pull_updates::{PageData, PageEncoding, PullHeader, PullRequest, RawEncoding};
 use bytes::Bytes;
 use prost::Message;
 use roaring::RoaringBitmap;
@@ -196,7 +196,7 @@ async fn a_server_that_answers_raw_where_zstd_was_asked_for_is_understood_at_any
     for size in [512, 4096, 65_536].map(|size| PageSize::new(size).unwrap()) {
         let pages = [first_page(size), vec![7; size.bytes()]];
         let body = raw_body("161", &pages);
-        let server = Scripted::start(move |_| answer("200 OK", &[], &body)).await;
+        let server = Scripted::start(move |_, _| answer("200 OK", &[], &body)).await;
         let mut pull = remote(server.address).pull(&everything()).await.unwrap();
         assert_eq!((pull.revision.as_str(), pull.pages, pull.page_size()), ("161", 2, None));
         let received = rest(&mut pull).await.unwrap();
@@ -206,11 +206,31 @@ async fn a_server_that_answers_raw_where_zstd_was_asked_for_is_understood_at_any
     }
 }
 
+/// As `tursodb --sync-server` 0.6.0 does.
+#[tokio::test]
+async fn a_server_that_refuses_zstd_is_asked_for_raw_pages_and_once_only() {
+    let body = raw_body("161", &[first_page(PageSize::DEFAULT)]);
+    let script = move |_: &str, asked: &[u8]| {
+        if PullRequest::decode(asked).unwrap().encoding() == PageEncoding::Raw {
+            return answer("200 OK", &[], &body);
+        }
+        let refusal = b"Internal Server Error: Zstd encoding is not supported";
+        answer("500 Internal Server Error", &["content-type: text/plain"], refusal)
+    };
+    let server = Scripted::start(script).await;
+    let remote = remote(server.address);
+    for requests in [2, 3] {
+        let mut pull = remote.pull(&everything()).await.unwrap();
+        assert_eq!(rest(&mut pull).await.unwrap().len(), 1);
+        assert_eq!(server.heads().len(), requests);
+    }
+}
+
 #[tokio::test]
 async fn an_answer_whose_end_nobody_can_tell_is_refused() {
     let body = raw_body("1", &[first_page(PageSize::DEFAULT)]);
     let until_closed = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &body].concat();
-    let server = Scripted::start(move |_| until_closed.clone()).await;
+    let server = Scripted::start(move |_, _| until_closed.clone()).await;
     let error = remote(server.address).pull(&everything()).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, RemoteError::Protocol { .. }), "{error}");
 }
@@ -218,7 +238,7 @@ async fn an_answer_whose_end_nobody_can_tell_is_refused() {
 #[tokio::test]
 async fn a_page_for_browsers_is_no_answer_and_the_message_says_what_it_was() {
     let server =
-        Scripted::start(|_| answer("200 OK", &["content-type: text/html"], b"<html>Please log in</html>"))
+        Scripted::start(|_, _| answer("200 OK", &["content-type: text/html"], b"<html>Please log in</html>"))
             .await;
     let error = remote(server.address).pull(&everything()).await.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("text/html") && error.contains("login"), "{error}");

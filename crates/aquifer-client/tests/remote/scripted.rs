@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// What to answer to the head of a request: all bytes, from the status line on. Empty: nothing, for ever.
-type Script = Box<dyn FnMut(&str) -> Vec<u8> + Send>;
+/// What to answer to a request's head (in small letters) and body: all bytes, from the status line on. Empty: nothing, for ever.
+type Script = Box<dyn FnMut(&str, &[u8]) -> Vec<u8> + Send>;
 
 pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
@@ -23,7 +23,7 @@ impl Drop for Scripted {
 }
 
 impl Scripted {
-    pub(crate) async fn start(script: impl FnMut(&str) -> Vec<u8> + Send + 'static) -> Scripted {
+    pub(crate) async fn start(script: impl FnMut(&str, &[u8]) -> Vec<u8> + Send + 'static) -> Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -63,7 +63,7 @@ async fn converse(mut socket: TcpStream, heads: Arc<Mutex<Vec<String>>>, script:
             return;
         }
     }
-    let answer = (script.lock().unwrap())(&head);
+    let answer = (script.lock().unwrap())(&head, &bytes[begin..]);
     heads.lock().unwrap().push(head);
     if answer.is_empty() {
         std::future::pending::<()>().await;

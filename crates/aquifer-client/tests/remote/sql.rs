@@ -7,6 +7,7 @@ use aquifer_server::hrana::Settings;
 use aquifer_sqlite::btree::Value;
 use proptest::prelude::*;
 
+use crate::scripted::{Scripted, answer};
 use crate::stage::{Setup, Stage, remote, run};
 
 fn ok(step: usize) -> Condition {
@@ -116,6 +117,38 @@ async fn a_statement_that_fails_is_an_error_with_sqlites_words() {
     let server = stage.server("a", Setup::default()).await;
     let error = remote(server.address).execute("SELECT * FROM missing", &[]).await.unwrap_err();
     assert!(error.to_string().contains("no such table: missing"), "{error}");
+}
+
+const NOTHING: &str = r#"{"baton":null,"base_url":null,"results":[{"type":"ok","response":{"type":"batch","result":
+    {"step_results":[null],"step_errors":[null]}}}]}"#;
+
+/// As `tursodb --sync-server` 0.6.0 answers.
+#[tokio::test]
+async fn a_server_that_cannot_read_close_is_asked_without_and_once_only() {
+    let script = |_: &str, asked: &[u8]| {
+        if !String::from_utf8_lossy(asked).contains("close") {
+            return answer("200 OK", &[], NOTHING.as_bytes());
+        }
+        let refusal = "Internal Server Error: Failed to parse pipeline request: unknown variant `close`, expected \
+                       `execute` or `batch` at line 1 column 475";
+        answer("500 Internal Server Error", &["content-type: text/plain"], refusal.as_bytes())
+    };
+    let server = Scripted::start(script).await;
+    let remote = remote(server.address);
+    let mut batch = Batch::new();
+    batch.step(None, "COMMIT", [], false).unwrap();
+    for requests in [2, 3] {
+        let answer = remote.batch(&batch).await.unwrap();
+        assert_eq!(answer.steps, [StepOutcome::Skipped]);
+        assert_eq!(server.heads().len(), requests);
+    }
+    let mut stream = remote.sql_stream();
+    stream.batch(&batch).await.unwrap();
+    let error = stream.batch(&batch).await.unwrap_err();
+    assert!(
+        matches!(&error, RemoteError::StreamLost { .. }) && error.to_string().contains("no baton"),
+        "{error}"
+    );
 }
 
 /// What the server has of a value: type, bytes as text, and whether it is the same value.

@@ -14,6 +14,9 @@ use super::batch::Batch;
 /// The header of an answer that tells up to which revision it may have seen the database.
 const REVISION_HEADER: &str = "aquifer-revision";
 
+/// Why a stream is over in the middle of a request.
+const GIVEN_UP: &str = "a request before this one failed, or was given up";
+
 /// A connection of the server, with its open transaction. Servers give it up, and roll back, when they hear nothing for
 /// about ten seconds, also after this was dropped; [`SqlStream::close`] is faster.
 #[derive(Debug)]
@@ -27,8 +30,8 @@ enum State {
     New,
     /// To be named by this baton, at this address.
     Open(String, Address),
-    /// The server has closed it, or it is not known how to name it.
-    Over,
+    /// It cannot be named any more, for this reason.
+    Over(&'static str),
 }
 
 impl Remote {
@@ -66,20 +69,27 @@ impl Remote {
         baton: Option<&str>,
         close: bool,
     ) -> Result<(BatchAnswer, State), RemoteError> {
-        let request = Request {
+        let request = |close| Request {
             route: "/v2/pipeline",
             content_type: "application/json",
             body: batch.body(baton, close).into(),
             wait: Duration::ZERO,
         };
-        let answer = self.http.ask(address, &request).await?;
+        let abilities = &self.http.abilities;
+        let close = close && abilities.close();
+        let answer = match self.http.ask(address, &request(close)).await {
+            Err(error) if close && abilities.lacks_close(&error) => {
+                self.http.ask(address, &request(false)).await?
+            }
+            asked => asked?,
+        };
         let revision = answer.header(REVISION_HEADER).map(str::to_owned);
         let (address, remote) = (answer.address.clone(), answer.address.as_str().to_owned());
         let body = answer.bytes(self.http.options.answer_bytes).await?;
         let protocol = |reason| RemoteError::Protocol { remote: remote.clone(), reason };
         let parsed = answer::parse(&body, batch.len()).map_err(protocol)?;
         let state = match (parsed.baton, parsed.base_url) {
-            (None, _) => State::Over,
+            (None, _) => State::Over("it gave no baton to go on with"),
             (Some(baton), None) => State::Open(baton, address),
             (Some(baton), Some(base)) => {
                 let stays = address.sent_to(&base);
@@ -114,20 +124,19 @@ impl SqlStream {
     pub async fn close(mut self) -> Result<(), RemoteError> {
         match self.state {
             State::Open(..) => self.send(&Batch::new(), true).await.map(|_| ()),
-            State::New | State::Over => Ok(()),
+            State::New | State::Over(_) => Ok(()),
         }
     }
 
     async fn send(&mut self, batch: &Batch, close: bool) -> Result<BatchAnswer, RemoteError> {
         // A baton is good for one request, whatever becomes of it.
-        let (baton, address) = match std::mem::replace(&mut self.state, State::Over) {
+        let (baton, address) = match std::mem::replace(&mut self.state, State::Over(GIVEN_UP)) {
             State::New => (None, self.remote.http.address().clone()),
             State::Open(baton, address) => (Some(baton), address),
-            State::Over => {
-                return Err(RemoteError::StreamLost {
-                    remote: self.remote.url().to_owned(),
-                    message: "a request before this one failed, or was given up".into(),
-                });
+            State::Over(why) => {
+                self.state = State::Over(why);
+                let (remote, message) = (self.remote.url().to_owned(), why.to_owned());
+                return Err(RemoteError::StreamLost { remote, message });
             }
         };
         let (answer, state) = self.remote.send_batch(&address, batch, baton.as_deref(), close).await?;
