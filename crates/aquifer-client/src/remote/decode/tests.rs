@@ -103,6 +103,16 @@ fn an_answer_that_means_nothing_is_refused_with_the_reason() {
 }
 
 #[test]
+fn an_answer_whose_pages_nobody_counts_ends_between_two_pages() {
+    let pages: Pages = (0..2).map(|id| (id, page(PageSize::DEFAULT, id, 3))).collect();
+    let (one, two) = (body(&header(2, false), &pages[..1]), body(&header(2, false), &pages));
+    for len in 0..two.len() {
+        let whole = len == one.len() || len == header(2, false).encode_length_delimited_to_vec().len();
+        assert_eq!(read(&two[..len], &[1 << 20], Expected::Changed).is_ok(), whole, "{len} bytes");
+    }
+}
+
+#[test]
 fn an_answer_that_replaces_the_base_must_have_all_of_it() {
     let mut replaces = header(3, false);
     replaces.set_apply_mode(ApplyMode::ReplaceBase);
