@@ -1,6 +1,6 @@
 //! From local changes to SQL that a server runs in one transaction, exactly once.
 //!
-//! - [`statements`]: a [`Diff`]'s changes as guarded steps, in an order that respects keys;
+//! - [`statements`]: a [`Diff`](crate::diff::Diff)'s changes as guarded steps, in an order that respects keys;
 //! - [`Bookkeeping`]: the steps around them, which make a push happen once or not at all;
 //! - [`prepare`], [`send`], [`resolve`]: keeping the steps, sending them, and asking what became of them.
 //!
