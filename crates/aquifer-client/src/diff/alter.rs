@@ -13,20 +13,20 @@ use super::schema::{Schema, quoted};
 
 /// How a table came to be what it is.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Altered {
+pub(crate) struct Altered {
     /// Its name in the base, in lower case.
-    pub(super) base: String,
+    pub(crate) base: String,
     /// Its turn among the tables with statements.
-    pub(super) order: usize,
+    pub(crate) order: usize,
     /// The statements, in order. Empty: it has the same definition.
-    pub(super) statements: Vec<String>,
+    pub(crate) statements: Vec<String>,
     /// For each of its columns, which one of the base's it was; `None`: added since.
-    pub(super) columns: Vec<Option<usize>>,
+    pub(crate) columns: Vec<Option<usize>>,
 }
 
 /// Which tables of `base` live on in `current`, by their current names in lower case. Those that do not are dropped,
 /// and the others of `current` are created.
-pub(super) fn alterations(base: &Schema, current: &Schema) -> BTreeMap<String, Altered> {
+pub(crate) fn alterations(base: &Schema, current: &Schema) -> BTreeMap<String, Altered> {
     let mut altered = BTreeMap::new();
     let mut changed = Vec::new();
     for (name, now) in &current.tables {

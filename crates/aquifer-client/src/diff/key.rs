@@ -7,7 +7,7 @@ use aquifer_sqlite::btree::{Encoding, Field};
 
 /// How SQLite compares the text of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Collation {
+pub(crate) enum Collation {
     Binary,
     NoCase,
     Rtrim,

@@ -8,30 +8,30 @@ use super::key::Collation;
 
 /// A table of one image.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Layout {
-    pub(super) name: String,
-    pub(super) sql: String,
-    pub(super) root: Pgno,
+pub(crate) struct Layout {
+    pub(crate) name: String,
+    pub(crate) sql: String,
+    pub(crate) root: Pgno,
     /// All columns in the table's order, generated ones too.
-    pub(super) columns: Vec<Column>,
+    pub(crate) columns: Vec<Column>,
     /// The column of each value of a record.
-    pub(super) stored: Vec<usize>,
-    pub(super) key: Key,
-    pub(super) is_strict: bool,
+    pub(crate) stored: Vec<usize>,
+    pub(crate) key: Key,
+    pub(crate) is_strict: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Column {
-    pub(super) name: String,
-    pub(super) declared: String,
-    pub(super) default: Option<String>,
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) declared: String,
+    pub(crate) default: Option<String>,
     /// Generated columns cannot be written: they follow from the others.
-    pub(super) is_generated: bool,
+    pub(crate) is_generated: bool,
 }
 
 impl Column {
     /// Integers in a column of reals are stored as integers where that is shorter: sqlite.org/datatype3.html, 3.1.
-    pub(super) fn is_real(&self) -> bool {
+    pub(crate) fn is_real(&self) -> bool {
         let declared = self.declared.to_ascii_uppercase();
         let has = |part| declared.contains(part);
         !["INT", "CHAR", "CLOB", "TEXT", "BLOB"].into_iter().any(has)
@@ -41,7 +41,7 @@ impl Column {
 
 /// What rows of a table are found by.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Key {
+pub(crate) enum Key {
     /// The rowid, and the column that is another name of it.
     Rowid(Option<usize>),
     /// The first values of each record.
@@ -49,16 +49,16 @@ pub(super) enum Key {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct KeyPart {
-    pub(super) column: usize,
+pub(crate) struct KeyPart {
+    pub(crate) column: usize,
     /// `None`: one that only the application has.
-    pub(super) collation: Option<Collation>,
-    pub(super) is_descending: bool,
+    pub(crate) collation: Option<Collation>,
+    pub(crate) is_descending: bool,
 }
 
 impl Layout {
     /// Asks SQLite for it.
-    pub(super) fn read(
+    pub(crate) fn read(
         db: &Connection,
         name: &str,
         sql: String,
@@ -123,13 +123,13 @@ impl Layout {
     }
 
     /// The name by which SQL reaches the rowid; `None` without one, and where columns have taken all its names.
-    pub(super) fn rowid(&self) -> Option<&'static str> {
+    pub(crate) fn rowid(&self) -> Option<&'static str> {
         let is_free = |name: &&str| !self.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
         matches!(self.key, Key::Rowid(_)).then(|| ["rowid", "_rowid_", "oid"].into_iter().find(is_free))?
     }
 
     /// What a record that is too short for the column has in it: the column was added after the record was written.
-    pub(super) fn default(&self, scratch: &Connection, column: usize) -> rusqlite::Result<Value> {
+    pub(crate) fn default(&self, scratch: &Connection, column: usize) -> rusqlite::Result<Value> {
         let Column { declared, default, .. } = &self.columns[column];
         let Some(default) = default else { return Ok(Value::Null) };
         // SQLite drops the parentheses around an expression, and a lone word is text only without them.

@@ -9,18 +9,18 @@
 //! What is reported leads from the base to the current image: [`Diff::before_rows`], the rows, [`Diff::sequences`],
 //! [`Diff::after_rows`].
 
-mod alter;
+pub(crate) mod alter;
 mod hidden;
 mod image;
-mod key;
-mod layout;
+pub(crate) mod key;
+pub(crate) mod layout;
 mod overflow;
 mod plan;
 mod rows;
-mod schema;
+pub(crate) mod schema;
 mod shared;
 mod unordered;
-mod virtual_table;
+pub(crate) mod virtual_table;
 
 use std::sync::Arc;
 

@@ -103,6 +103,22 @@ impl Table {
         parts.iter().filter_map(|part| values.iter().position(|&column| column == part.column)).collect()
     }
 
+    /// The name that it had in the base, and those that its columns had; `None`: it is new, or made anew.
+    pub(crate) fn base(&self) -> Option<(&str, Vec<Option<&str>>)> {
+        match &self.rows {
+            Rows::Tree(tree) => {
+                let (layout, columns) = tree.base.as_ref()?;
+                let was = |&column: &usize| columns[column].map(|was| layout.columns[was].name.as_str());
+                Some((&layout.name, tree.values.iter().map(was).collect()))
+            }
+            // Virtual tables stay as they are, or are made anew.
+            Rows::Shadow(Tree { base: Some(_), .. }) | Rows::Nodes { had_base: true } => {
+                Some((&self.name, self.columns.iter().map(|name| Some(name.as_str())).collect()))
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn unknown(&self, reason: &'static str) -> Error {
         Error::Table { table: self.name.clone(), reason }
     }

@@ -13,27 +13,27 @@ use super::{Error, Result};
 
 /// The schema of one image.
 #[derive(Debug, Default)]
-pub(super) struct Schema {
+pub(crate) struct Schema {
     /// Ordinary tables by their name in lower case: SQLite does not tell the cases of ASCII letters apart.
-    pub(super) tables: BTreeMap<String, Layout>,
+    pub(crate) tables: BTreeMap<String, Layout>,
     /// Virtual tables by their name in lower case.
-    pub(super) virtual_tables: BTreeMap<String, VirtualTable>,
+    pub(crate) virtual_tables: BTreeMap<String, VirtualTable>,
     /// Indexes, triggers and views that have SQL, in the order in which they were created.
-    pub(super) others: Vec<Other>,
+    pub(crate) others: Vec<Other>,
     /// Roots of all trees: tables, indexes, the schema itself.
-    pub(super) roots: Vec<Pgno>,
+    pub(crate) roots: Vec<Pgno>,
     /// The last rowids of AUTOINCREMENT tables, by table.
-    pub(super) sequences: BTreeMap<String, Value>,
+    pub(crate) sequences: BTreeMap<String, Value>,
 }
 
 /// An index, a trigger or a view.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Other {
-    pub(super) kind: String,
-    pub(super) name: String,
+pub(crate) struct Other {
+    pub(crate) kind: String,
+    pub(crate) name: String,
     /// The table that it belongs to, in lower case.
-    pub(super) table: String,
-    pub(super) sql: String,
+    pub(crate) table: String,
+    pub(crate) sql: String,
 }
 
 impl Schema {
@@ -43,7 +43,7 @@ impl Schema {
     }
 
     /// The schema of an open database.
-    pub(super) fn of(db: &Connection) -> rusqlite::Result<Schema> {
+    pub(crate) fn of(db: &Connection) -> rusqlite::Result<Schema> {
         let mut schema = Schema { roots: vec![Pgno::ONE], ..Schema::default() };
         // What kind of table each is.
         let mut kinds = BTreeMap::new();
@@ -101,7 +101,7 @@ impl Schema {
     }
 
     /// The view of this name, which is in lower case.
-    pub(super) fn view(&self, name: &str) -> Option<&Other> {
+    pub(crate) fn view(&self, name: &str) -> Option<&Other> {
         self.others.iter().find(|other| other.kind == "view" && other.name.eq_ignore_ascii_case(name))
     }
 }

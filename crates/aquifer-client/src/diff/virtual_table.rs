@@ -13,19 +13,19 @@ use super::{Error, Key, Result, RowChange};
 
 /// A virtual table of one image.
 #[derive(Debug)]
-pub(super) struct VirtualTable {
-    pub(super) name: String,
-    pub(super) sql: String,
+pub(crate) struct VirtualTable {
+    pub(crate) name: String,
+    pub(crate) sql: String,
     /// Columns that can be written.
-    pub(super) columns: Vec<String>,
+    pub(crate) columns: Vec<String>,
     /// Roots of its shadow tables and of their indexes, by name.
-    pub(super) shadows: BTreeMap<String, Pgno>,
-    pub(super) content: Content,
+    pub(crate) shadows: BTreeMap<String, Pgno>,
+    pub(crate) content: Content,
 }
 
 /// Where the rows of a virtual table are.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// In a shadow table: by rowid, and otherwise as they were written.
     Shadow(Layout),
     /// In nodes of its own, so that it has to be asked for them.
@@ -38,7 +38,7 @@ pub(super) enum Content {
 
 impl VirtualTable {
     /// Asks SQLite for it.
-    pub(super) fn read(
+    pub(crate) fn read(
         db: &Connection,
         name: String,
         sql: String,
@@ -107,12 +107,12 @@ fn is_contentless(name: &str, sql: &str) -> bool {
 }
 
 /// The statement that builds a full-text index from the table that it is about.
-pub(super) fn rebuild(table: &str) -> String {
+pub(crate) fn rebuild(table: &str) -> String {
     format!("INSERT INTO {table}({table}) VALUES('rebuild')")
 }
 
 /// Rows of a virtual table by rowid, some at a time.
-pub(super) struct Rows {
+pub(crate) struct Rows {
     image: Image,
     db: Connection,
     sql: String,
@@ -159,14 +159,14 @@ impl Rows {
 }
 
 /// The rows of a virtual table that differ.
-pub(super) struct Merge {
+pub(crate) struct Merge {
     /// `None`: there was no such table.
-    pub(super) base: Option<Rows>,
-    pub(super) current: Rows,
+    pub(crate) base: Option<Rows>,
+    pub(crate) current: Rows,
 }
 
 impl Merge {
-    pub(super) fn step(&mut self) -> Result<Option<RowChange>> {
+    pub(crate) fn step(&mut self) -> Result<Option<RowChange>> {
         loop {
             if let Some(base) = &mut self.base {
                 base.fill()?;

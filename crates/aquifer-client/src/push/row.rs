@@ -1,11 +1,8 @@
 //! One row as SQL: what it is found by, what it must have been, what it becomes.
 
-use std::borrow::Cow;
-
 use aquifer_sqlite::btree::Value;
 
 use crate::diff::{Key, Table, quoted};
-use crate::remote::sendable;
 
 /// Bytes of the longest value that is sent to be compared.
 const COMPARED: usize = 64 << 10;
@@ -74,8 +71,20 @@ impl Single {
     }
 
     pub(super) fn value(&mut self, value: &Value) -> &mut Single {
-        let (sql, arg) = sendable(value);
-        self.push(sql).args.push(arg.into_owned());
+        match value {
+            // JSON has no way to write them.
+            Value::Real(n) if n.is_infinite() => {
+                self.push(if *n > 0.0 { "9e999" } else { "-9e999" });
+            }
+            Value::Text(text) if std::str::from_utf8(text).is_err() => {
+                self.push("CAST(? AS TEXT)");
+                self.args.push(Value::Blob(text.clone()));
+            }
+            value => {
+                self.push("?");
+                self.args.push(value.clone());
+            }
+        }
         self
     }
 
@@ -119,7 +128,11 @@ pub(super) fn is_sampled(value: &Value) -> bool {
 
 /// Whether a value goes into a statement as it is.
 pub(super) fn is_plain(value: &Value) -> bool {
-    matches!(sendable(value), ("?", Cow::Borrowed(_)))
+    match value {
+        Value::Real(n) => n.is_finite(),
+        Value::Text(text) => std::str::from_utf8(text).is_ok(),
+        _ => true,
+    }
 }
 
 /// What a long value is known by.
