@@ -15,7 +15,7 @@ pub(super) enum Write {
     Delete(At),
     /// Columns and their new values.
     Update(At, Vec<(usize, Value)>),
-    /// Under a rowid, where no column is it.
+    /// Under a rowid, where no column is it; if it is hidden and taken, under another one.
     Insert(Option<i64>, Vec<(usize, Value)>),
 }
 
@@ -118,7 +118,13 @@ impl Replay<'_> {
         };
         match done {
             Ok(()) => self.count().map(Ok),
-            Err(error) => Refusal::of(error).map(Err).map_err(|error| target.error(error)),
+            Err(error) => match (Refusal::of(error).map_err(|error| target.error(error))?, write) {
+                // Nobody sees it: any other one will do.
+                (Refusal::Rowid(_), Write::Insert(Some(_), values)) if target.is_hidden => {
+                    self.write(target, &Write::Insert(None, values.clone()))
+                }
+                (refusal, _) => Ok(Err(refusal)),
+            },
         }
     }
 

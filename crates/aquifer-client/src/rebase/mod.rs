@@ -4,7 +4,7 @@
 //! ordinary SQL, in an image of the server's database (an overlay). Where the server has changed the same things, there is a
 //! conflict, which is decided here and nowhere else, and recorded.
 //!
-//! 1. `schema`: statements of the schema, as far as they suit the server's.
+//! 1. `schema`: statements of the schema, as far as they suit the server's (`dropped`: rows of tables that go).
 //! 2. `target`: which table and columns of the image a table and its columns are.
 //! 3. `rows`: deletes, updates, inserts. An update whose unique value is still taken waits until the others are done.
 //! 4. `foreign`: foreign keys that hold on both sides, but not together.
@@ -13,6 +13,7 @@
 
 mod changes;
 mod conflict;
+mod dropped;
 mod foreign;
 mod rows;
 mod schema;

@@ -145,19 +145,15 @@ impl Replay<'_> {
         let ours = whole(ours);
         let theirs =
             found.as_ref().map_or(Write::Nothing, |found| whole(Write::Update(found.at.clone(), Vec::new())));
-        let mut done = match conflict {
+        let done = match conflict {
             Some(conflict) => self.decide(target, conflict, &ours, &theirs, found.as_ref())?,
             None => self.write(target, &ours)?,
         };
-        // Something else has come to its rowid.
-        if let (Err(Refusal::Rowid(_)), Write::Insert(Some(_), values)) = (&done, &ours) {
-            done = self.write(target, &Write::Insert(None, values.clone()))?;
-        }
         match done {
             Ok(()) => self.columns_gone(target, Some(old), new, found.as_ref()),
             Err(refusal) => {
                 let at = found.as_ref().map_or(at, |found| found.at.clone());
-                let other = self.clashing(target, &ours, &at)?.into_iter().next();
+                let other = self.clashing(target, &refusal, &ours)?;
                 let what = refusal.error();
                 let message = format!(
                     "a row of {} was updated here to what another one has on the server: {what}",
@@ -178,11 +174,7 @@ impl Replay<'_> {
             _ => None,
         };
         let mut ours = Write::Insert(rowid, target.all(new));
-        let mut done = self.write(target, &ours)?;
-        if let (Err(Refusal::Rowid(_)), Write::Insert(_, values), true) = (&done, &ours, target.is_hidden) {
-            ours = Write::Insert(None, values.clone());
-            done = self.write(target, &ours)?;
-        }
+        let done = self.write(target, &ours)?;
         let Err(refusal) = done else { return self.columns_gone(target, None, new, None) };
         let at = target.at(key, new);
         let is_key = matches!(at, At::Key(_)) || !target.is_hidden;
@@ -204,7 +196,7 @@ impl Replay<'_> {
             }
             None => refusal,
         };
-        let other = self.clashing(target, &ours, &at)?.into_iter().next();
+        let other = self.clashing(target, &refusal, &ours)?;
         let message = format!(
             "a row of {} was inserted here that cannot be on the server: {}",
             target.name,

@@ -59,6 +59,9 @@ impl Change {
                         );
                         replay.refuse(name, sql, message)?;
                     } else if theirs.is_some() {
+                        if let Some(layout) = schemas.base.tables.get(&key) {
+                            replay.rows_of_dropped(layout, &local.open(Side::Base)?)?;
+                        }
                         replay.onto.execute_batch(sql)?;
                     }
                 }

@@ -22,23 +22,11 @@ impl Replay<'_> {
             let Some((rowid, values)) = self.remote_values(target, &at)? else { continue };
             let values =
                 values.into_iter().enumerate().filter_map(|(place, value)| Some((place, value?))).collect();
-            let mut row = Write::Insert(rowid, values);
-            let mut is_cleared = false;
+            let row = Write::Insert(rowid, values);
             while let Err(refusal) = self.write(target, &row)? {
-                match (refusal, row) {
-                    (Refusal::Rowid(_), Write::Insert(Some(_), values)) if target.is_hidden => {
-                        row = Write::Insert(None, values);
-                    }
-                    (Refusal::Unique(_), same) if !is_cleared => {
-                        is_cleared = true;
-                        row = same;
-                        for other in self.clashing(target, &row, &at)? {
-                            if self.displace(target, &other)? {
-                                open.push(other.at);
-                            }
-                        }
-                    }
-                    (refusal, _) => return Err(target.refused(refusal)),
+                match self.clashing(target, &refusal, &row)? {
+                    Some(other) if self.displace(target, &other)? => open.push(other.at),
+                    _ => return Err(target.refused(refusal)),
                 }
             }
         }
@@ -111,47 +99,21 @@ impl Replay<'_> {
         Ok(Some((rowid, values)))
     }
 
-    /// Other rows of the image with unique values that a row is to have. Not found are those by an index on
-    /// expressions.
-    pub(super) fn clashing(&self, target: &Target, row: &Write, at: &At) -> Result<Vec<Found>> {
-        let (Write::Insert(_, values) | Write::Update(_, values)) = row else { return Ok(Vec::new()) };
-        let failed = |source| target.error(source);
-        let mut indexes = self
-            .onto
-            .prepare_cached("SELECT name FROM pragma_index_list(?1) WHERE \"unique\"")
-            .map_err(failed)?;
-        let indexes = indexes.query_map([&target.name], |row| row.get::<_, String>(0)).map_err(failed)?;
-        let indexes = indexes.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
-        let mut found: Vec<Found> = Vec::new();
-        for index in indexes {
-            let sql = "SELECT name, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno";
-            let mut columns = self.onto.prepare_cached(sql).map_err(failed)?;
-            let columns = columns.query_map([index], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
-            let columns =
-                columns.collect::<rusqlite::Result<Vec<(Option<String>, String)>>>().map_err(failed)?;
-            let part = |(i, (name, collation)): (usize, &(Option<String>, String))| {
-                let name = name.as_ref()?;
-                let (_, value) = values
-                    .iter()
-                    .find(|(place, _)| target.columns[*place].name.eq_ignore_ascii_case(name))?;
-                Some((format!("{} = ?{} COLLATE {}", quoted(name), i + 1, quoted(collation)), value.clone()))
-            };
-            let Some(parts) = columns.iter().enumerate().map(part).collect::<Option<Vec<_>>>() else {
-                continue;
-            };
-            let (conditions, values): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-            let sql = format!(
-                "SELECT {} FROM {} WHERE {}",
-                target.list,
-                quoted(&target.name),
-                conditions.join(" AND ")
-            );
-            for other in target.query(self.onto, &sql, &values)? {
-                if other.at != *at && !found.iter().any(|found| found.at == other.at) {
-                    found.push(other);
-                }
-            }
-        }
-        Ok(found)
+    /// The row of the image for whose unique value SQLite has just refused to insert a row.
+    pub(super) fn clashing(&self, target: &Target, refusal: &Refusal, row: &Write) -> Result<Option<Found>> {
+        let (Refusal::Unique(_), Write::Insert(_, values)) = (refusal, row) else { return Ok(None) };
+        let Some(column) = target.columns.first() else { return Ok(None) };
+        let names: Vec<_> = values.iter().map(|(place, _)| target.columns[*place].sql.as_str()).collect();
+        // SQLite knows which one it is, by whatever index: it is the one that an upsert would update.
+        let sql = format!(
+            "INSERT INTO {}({}) VALUES({}) ON CONFLICT DO UPDATE SET {column} = {column} RETURNING {}",
+            quoted(&target.name),
+            names.join(", "),
+            vec!["?"; names.len()].join(", "),
+            target.list,
+            column = column.sql,
+        );
+        let values: Vec<_> = values.iter().map(|(_, value)| value.clone()).collect();
+        Ok(target.query(self.onto, &sql, &values)?.into_iter().next())
     }
 }

@@ -241,14 +241,7 @@ impl Target {
             Key::Primary(parts) => {
                 parts.iter().map(|part| layout.columns[part.column].name.clone()).collect()
             }
-            Key::Rowid(None) => {
-                let sql = "SELECT name FROM pragma_table_info(?1) WHERE pk ORDER BY pk";
-                let names = onto
-                    .prepare_cached(sql)?
-                    .query_map([&self.name], |row| row.get(0))?
-                    .collect::<rusqlite::Result<_>>();
-                names?
-            }
+            Key::Rowid(None) => declared_key(onto, &self.name)?,
         };
         let key: Vec<_> = names.iter().filter_map(|name| place(name)).collect();
         self.is_hidden = layout.key == Key::Rowid(None);
@@ -358,4 +351,10 @@ impl At {
             At::Rowid(rowid) => vec![Value::Integer(*rowid)],
         }
     }
+}
+
+/// The columns of a table's PRIMARY KEY, whatever SQLite makes of it.
+pub(super) fn declared_key(db: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = db.prepare_cached("SELECT name FROM pragma_table_info(?1) WHERE pk ORDER BY pk")?;
+    statement.query_map([table], |row| row.get(0))?.collect()
 }

@@ -7,3 +7,4 @@ mod files;
 mod outcomes;
 mod random;
 mod stage;
+mod traps;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aquifer_client::rebase::{ByDefault, Conflict, Resolver, rebase};
+use aquifer_client::rebase::{ByDefault, Conflict, Record, Resolver, Summary, rebase};
 use aquifer_sqlite::btree::Value;
 use aquifer_sqlite::{Overlay, open_overlay, open_pages};
 use rusqlite::Connection;
@@ -77,10 +77,6 @@ impl Stage {
         tables: &dyn Fn(&str) -> bool,
         resolver: &dyn Resolver,
     ) -> aquifer_client::rebase::Result<Rebased> {
-        let local = diff(&self.path("base"), &self.path("ours"));
-        let theirs = || Box::new(File::open(&self.path("theirs")));
-        let (db, overlay) = open_overlay(theirs(), tempfile::tempfile().unwrap()).unwrap();
-        let (remote, _) = open_pages(theirs()).unwrap();
         let mut conflicts = Vec::new();
         let mut record = |conflict: Conflict| {
             // As the sidecar keeps it.
@@ -88,11 +84,25 @@ impl Stage {
             conflicts.push(serde_json::from_str::<Conflict>(&text)?);
             Ok(())
         };
-        let summary = rebase(&db, &remote, &local, tables, resolver, &mut record)?;
+        let (db, overlay, summary) = self.rebase_into(tables, resolver, &mut record)?;
         assert_eq!(summary.conflicts, conflicts.len() as u64);
         let check = select(&db, "PRAGMA integrity_check");
         assert_eq!(check, [[Value::Text(b"ok".to_vec())]]);
         Ok(Rebased { db, overlay, conflicts })
+    }
+
+    pub(crate) fn rebase_into(
+        &self,
+        tables: &dyn Fn(&str) -> bool,
+        resolver: &dyn Resolver,
+        record: Record<'_>,
+    ) -> aquifer_client::rebase::Result<(Connection, Overlay, Summary)> {
+        let local = diff(&self.path("base"), &self.path("ours"));
+        let theirs = || Box::new(File::open(&self.path("theirs")));
+        let (db, overlay) = open_overlay(theirs(), tempfile::tempfile().unwrap()).unwrap();
+        let (remote, _) = open_pages(theirs()).unwrap();
+        let summary = rebase(&db, &remote, &local, tables, resolver, record)?;
+        Ok((db, overlay, summary))
     }
 }
 
