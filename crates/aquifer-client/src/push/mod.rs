@@ -1,7 +1,8 @@
 //! From local changes to SQL that a server runs in one transaction, exactly once.
 //!
-//! - [`statements`]: a [`Diff`]'s changes as guarded steps, in an order that respects keys;
-//! - [`Bookkeeping`]: the steps around them, which make a push happen once or not at all.
+//! - [`statements`]: a [`Diff`](crate::diff::Diff)'s changes as guarded steps, in an order that respects keys;
+//! - [`Bookkeeping`]: the steps around them, which make a push happen once or not at all;
+//! - [`prepare`], [`send`], [`resolve`]: keeping the steps, sending them, and asking what became of them.
 //!
 //! # Guards
 //! Nothing is overwritten that this client has not seen. Each statement only applies to what the base has: a row that
@@ -21,7 +22,9 @@
 mod bookkeeping;
 mod catalog;
 mod groups;
+mod kept;
 mod row;
+mod send;
 mod statements;
 
 use std::sync::Arc;
@@ -29,8 +32,11 @@ use std::sync::Arc;
 use aquifer_sqlite::btree::Value;
 
 use crate::diff::{self, RowChange};
+use crate::remote::RemoteError;
 
 pub use bookkeeping::{Bookkeeping, CLIENTS};
+pub use kept::{Kept, prepare};
+pub use send::{Outcome, resolve, send};
 pub use statements::statements;
 
 /// Result of this module.
@@ -65,9 +71,13 @@ pub enum PushError {
         columns: usize,
     },
 
-    /// Whoever takes the steps could not.
-    #[error("the statements of a push cannot be kept: {0}")]
+    /// Statements cannot be kept in a temporary file, or read back.
+    #[error("the statements of a push do not go into a temporary file beside the database: {0}")]
     Sink(#[from] std::io::Error),
+
+    /// The server was not asked, or said before it did anything that it will not.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
 }
 
 /// One statement of a push.

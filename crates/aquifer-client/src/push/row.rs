@@ -1,8 +1,11 @@
 //! One row as SQL: what it is found by, what it must have been, what it becomes.
 
+use std::borrow::Cow;
+
 use aquifer_sqlite::btree::Value;
 
 use crate::diff::{Key, Table, quoted};
+use crate::remote::sendable;
 
 /// Bytes of the longest value that is sent to be compared.
 const COMPARED: usize = 64 << 10;
@@ -71,20 +74,8 @@ impl Single {
     }
 
     pub(super) fn value(&mut self, value: &Value) -> &mut Single {
-        match value {
-            // JSON has no way to write them.
-            Value::Real(n) if n.is_infinite() => {
-                self.push(if *n > 0.0 { "9e999" } else { "-9e999" });
-            }
-            Value::Text(text) if std::str::from_utf8(text).is_err() => {
-                self.push("CAST(? AS TEXT)");
-                self.args.push(Value::Blob(text.clone()));
-            }
-            value => {
-                self.push("?");
-                self.args.push(value.clone());
-            }
-        }
+        let (sql, arg) = sendable(value);
+        self.push(sql).args.push(arg.into_owned());
         self
     }
 
@@ -128,11 +119,7 @@ pub(super) fn is_sampled(value: &Value) -> bool {
 
 /// Whether a value goes into a statement as it is.
 pub(super) fn is_plain(value: &Value) -> bool {
-    match value {
-        Value::Real(n) => n.is_finite(),
-        Value::Text(text) => std::str::from_utf8(text).is_ok(),
-        _ => true,
-    }
+    matches!(sendable(value), ("?", Cow::Borrowed(_)))
 }
 
 /// What a long value is known by.

@@ -4,6 +4,9 @@
 #[allow(dead_code, reason = "shared with the tests of the comparison")]
 #[path = "../diff/files.rs"]
 mod files;
+#[allow(dead_code, reason = "shared with the tests of the network")]
+#[path = "../remote/stage.rs"]
+mod stage;
 #[path = "../diff/workload.rs"]
 mod workload;
 
@@ -12,4 +15,5 @@ mod order;
 mod random;
 mod rows;
 mod schema;
+mod sent;
 mod server;
