@@ -249,6 +249,26 @@ fn a_transform_keeps_skips_and_rewrites_rows() {
 }
 
 #[test]
+fn rows_that_are_too_large_to_be_held_are_read_again() {
+    let stage = Stage::new(
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES(1, 1, 1), (2, 2, 2), (3, 3, 3)",
+    );
+    stage.local(
+        "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 30) INSERT INTO t SELECT i, randomblob(1700000), i FROM n;
+         UPDATE t SET b = -b WHERE k < 3; DELETE FROM t WHERE k = 3",
+    );
+    stage.arrives();
+    let hook = Hook(|row| match row.change {
+        RowChange::Insert { new, .. } if new[0] == Value::Integer(20) => Decision::Skip,
+        _ => Decision::Keep,
+    });
+    let (steps, summary) = stage.prepared(&|_| true, Some(&hook)).unwrap();
+    assert_eq!((summary.rows, summary.skipped), (3 + 20, 1));
+    let inserted = steps.iter().filter(|step| step.sql.starts_with("INSERT"));
+    assert!(inserted.map(|step| &step.args[0]).all(|k| *k != Value::Integer(20)));
+}
+
+#[test]
 fn a_table_whose_rows_no_sql_can_name_is_an_error() {
     let stage = Stage::new("CREATE TABLE t(rowid TEXT, oid TEXT, _rowid_ TEXT)");
     stage.local("INSERT INTO t VALUES(1, 2, 3)");

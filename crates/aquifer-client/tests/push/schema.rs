@@ -85,7 +85,7 @@ fn tables_that_take_no_part_stay_with_all_that_belongs_to_them() {
 
 #[test]
 fn virtual_tables_are_pushed_by_what_they_hold() {
-    let base = "CREATE VIRTUAL TABLE f USING fts5(title, body); INSERT INTO f(rowid, title, body) VALUES(1, 'one', 'a'), (2, 'two', 'b'), (3, 'three', NULL);
+    let base = "CREATE VIRTUAL TABLE f USING fts5(title, body); INSERT INTO f(rowid, title, body) VALUES(1, 'one', 'a'), (2, 'two', 7), (3, 'three', NULL);
                 CREATE VIRTUAL TABLE r USING rtree(id, x0, x1, +label); INSERT INTO r VALUES(1, 0.1, 0.2, 'a'), (2, 3, 4, NULL);
                 CREATE TABLE t(a); INSERT INTO t VALUES('x'); CREATE VIRTUAL TABLE e USING fts5(a, content='t'); INSERT INTO e(e) VALUES('rebuild')";
     let work = "UPDATE f SET title = 'uno' WHERE rowid = 1; DELETE FROM f WHERE rowid = 2; INSERT INTO f VALUES('four', 'd');
@@ -109,6 +109,8 @@ fn virtual_tables_are_pushed_by_what_they_hold() {
     for remote in [
         "UPDATE f SET body = 'other' WHERE rowid = 1",
         "DELETE FROM f WHERE rowid = 2",
+        // Equal, but not the same.
+        "UPDATE f SET body = 7.0 WHERE rowid = 2",
         "UPDATE r SET label = 'other' WHERE id = 1",
         "UPDATE r SET x1 = 7 WHERE id = 2",
     ] {

@@ -67,6 +67,13 @@ async fn a_push_arrives_once_and_one_that_clashes_not_at_all() {
         rows(&remote, "SELECT applied, change_id FROM aquifer_sync").await,
         [[1, 1].map(Value::Integer)]
     );
+    // All but the first statement could be run.
+    let databases = Databases::new(BEGIN);
+    databases.local("UPDATE t SET v = 'mine' WHERE k = 1; INSERT INTO t VALUES(9, 9)");
+    stage::run(&remote, "DROP TRIGGER g").await;
+    let clashed = send(&remote, &number(2), &self::kept(&databases)).await.unwrap();
+    assert!(matches!(clashed, Outcome::Clashed { .. }), "{clashed:?}");
+    assert!(rows(&remote, "SELECT * FROM t WHERE k = 9").await.is_empty());
     assert!(!resolve(&remote, &number(2)).await.unwrap());
     assert!(resolve(&remote, &number(1)).await.unwrap());
 }
@@ -79,22 +86,25 @@ async fn a_large_push_goes_in_pieces_and_is_one_transaction_all_the_same() {
     let through = remote_with(proxy.address(), options());
     let databases = Databases::new(BEGIN);
     databases.local(
-        "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 130) INSERT INTO t SELECT i, randomblob(100000) FROM n; DELETE FROM t WHERE k = 3",
+        "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 130) INSERT INTO t SELECT i, randomblob(100000) FROM n; DELETE FROM t WHERE k = 3; PRAGMA user_version = 5",
     );
     let kept = kept(&databases);
     // Most of it is in a file.
     assert_eq!(kept.steps().unwrap().map(Result::unwrap).collect::<Vec<_>>(), databases.steps());
     assert!(kept.steps().unwrap().count() as u64 == kept.summary().statements);
 
-    stage::run(&remote, "INSERT INTO t VALUES(130, 'there')").await;
-    let clashed = send(&through, &number(1), &kept).await.unwrap();
-    assert!(matches!(clashed, Outcome::Clashed { .. }), "{clashed:?}");
-    assert_eq!(rows(&remote, "SELECT count(*) FROM t").await, [[Value::Integer(4)]]);
-    // The lock is free again at once.
-    stage::run(&remote, "DELETE FROM t WHERE k = 130").await;
+    // In the first request, and in the last one.
+    for (change_id, k) in [(1, 10), (2, 130)] {
+        stage::run(&remote, &format!("INSERT INTO t VALUES({k}, 'there')")).await;
+        let clashed = send(&through, &number(change_id), &kept).await.unwrap();
+        assert!(matches!(clashed, Outcome::Clashed { .. }), "{clashed:?}");
+        assert_eq!(rows(&remote, "SELECT count(*) FROM t").await, [[Value::Integer(4)]]);
+        // The lock is free again at once.
+        stage::run(&remote, &format!("DELETE FROM t WHERE k = {k}")).await;
+    }
 
     let before = proxy.requests().len();
-    assert!(matches!(send(&through, &number(2), &kept).await.unwrap(), Outcome::Applied));
+    assert!(matches!(send(&through, &number(3), &kept).await.unwrap(), Outcome::Applied));
     assert!(proxy.requests().len() - before >= 4, "{:?}", proxy.requests());
     let sum = "SELECT count(*), sum(length(v)), group_concat(hex(substr(v, 1, 9))) FROM (SELECT * FROM t ORDER BY k)";
     assert_eq!(rows(&remote, sum).await, select(&databases.open("current"), sum));
