@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 use aquifer_format::{PageSize, Pgno};
 use rustc_hash::FxHashMap;
 
-use crate::handle::{Backfill, Handle, WalLock, WalPosition};
+use crate::handle::{Backfill, Handle, WalLock};
+use crate::position::WalPosition;
 use crate::view::View;
 use crate::wal::{
     FRAME_HEADER_LEN, FrameHeader, FrameReader, HEADER_LEN, Salts, WalError, WalHeader, page_offset,
@@ -349,6 +350,12 @@ impl PinnedDatabase {
             None => self.handles[self.pin].read_page(pgno, page)?,
         }
         Ok(page)
+    }
+
+    /// What the database file has of a page, whatever the WAL has: the content at some place before the pin. Beyond its
+    /// end are zeros.
+    pub fn read_file(&self, pgno: Pgno, page: &mut [u8]) -> Result<()> {
+        self.handles[self.pin].read_page(pgno, page)
     }
 
     /// Frees what is held to be faster while the database is busy.

@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 
 use rusqlite::{Connection, ffi};
 
-use crate::handle::WalPosition;
+use crate::position::WalPosition;
 
 const MAIN: &CStr = c"main";
 

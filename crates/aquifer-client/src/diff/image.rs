@@ -1,30 +1,25 @@
 //! One image of a database, read page by page and by SQL.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use aquifer_format::{PageSize, Pgno};
+use aquifer_format::PageSize;
 use aquifer_sqlite::btree::Header;
 use aquifer_sqlite::{ReadPages, open_pages};
 use rusqlite::Connection;
 
 use super::{Error, Result, Side};
+use crate::image::SharedPages;
 
 /// One image of a database.
 #[derive(Clone)]
 pub(super) struct Image {
     pub(super) side: Side,
-    pages: Pages,
+    pages: SharedPages,
     /// `None`: it has no pages.
     pub(super) header: Option<Header>,
 }
 
-/// Pages that SQLite and the walks of the trees both read.
-#[derive(Clone)]
-struct Pages(Arc<Mutex<Box<dyn ReadPages>>>);
-
 impl Image {
     pub(super) fn new(side: Side, pages: Box<dyn ReadPages>) -> Result<Image> {
-        let mut pages = Pages(Arc::new(Mutex::new(pages)));
+        let mut pages = SharedPages::new(pages);
         let header = Header::read(&mut pages).map_err(|source| Error::Pages { side, source })?;
         Ok(Image { side, pages, header })
     }
@@ -53,26 +48,6 @@ impl Image {
 
     pub(super) fn pages(&self) -> u32 {
         self.pages.pages()
-    }
-}
-
-impl Pages {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Box<dyn ReadPages>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ReadPages for Pages {
-    fn page_size(&self) -> PageSize {
-        self.lock().page_size()
-    }
-
-    fn pages(&self) -> u32 {
-        self.lock().pages()
-    }
-
-    fn read(&mut self, pgno: Pgno, page: &mut [u8]) -> bool {
-        self.lock().read(pgno, page)
     }
 }
 

@@ -3,7 +3,8 @@
 //! `change_id` is the number of the last push that may not come any more, `applied` that of the last one that was
 //! applied. A push sets both, and fails unless its number is higher than `change_id`: it happens once at most, however
 //! often its request arrives. Of a push whose answer was lost, [`Bookkeeping::fence`] raises `change_id` alone: from then
-//! on it cannot happen any more, and `applied` says whether it has.
+//! on it cannot happen any more, and `applied` says whether it has: a client has one push on its way at a time, so it is
+//! that one's number, or it was not applied.
 
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ impl Bookkeeping {
     /// answer to that.
     pub fn was_applied(&self, row: &[Value]) -> Option<bool> {
         match row {
-            [Value::Integer(applied)] => Some(*applied >= self.change_id),
+            [Value::Integer(applied)] => Some(*applied == self.change_id),
             _ => None,
         }
     }

@@ -2,7 +2,6 @@
 
 use aquifer_format::{GenerationId, PageSize, Timestamp, Txid, WriterNonce};
 use aquifer_sqlite::WalPosition;
-use aquifer_sqlite::wal::{Salts, WalChecksum};
 
 /// Where a replica stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +23,7 @@ pub struct Head {
 }
 
 /// Bytes of an encoded head.
-pub(super) const LEN: usize = 36 + 8 + 16 + 17 + 4 + 8 + 28;
+pub(super) const LEN: usize = 36 + 8 + 16 + 17 + 4 + 8 + WalPosition::LEN;
 
 impl Head {
     /// Whether a batch after this one is by the replica that keeps this state.
@@ -41,16 +40,7 @@ impl Head {
         out.extend_from_slice(&self.previous.map_or([0; 16], WriterNonce::to_bytes));
         out.extend_from_slice(&self.page_size.get().to_le_bytes());
         out.extend_from_slice(&self.last_commit.as_millis().to_le_bytes());
-        out.extend_from_slice(&self.wal.salts.0);
-        for word in [
-            self.wal.frame,
-            self.wal.checksum.s0,
-            self.wal.checksum.s1,
-            u32::from(self.wal.big_endian),
-            self.wal.pages,
-        ] {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
+        out.extend_from_slice(&self.wal.to_bytes());
         debug_assert_eq!(out.len() - start, LEN);
     }
 
@@ -68,15 +58,7 @@ impl Head {
         let previous = WriterNonce::from_bytes(take(16).try_into().ok()?);
         let page_size = PageSize::new(u32::from_le_bytes(take(4).try_into().ok()?)).ok()?;
         let last_commit = Timestamp::from_millis(i64::from_le_bytes(take(8).try_into().ok()?));
-        let salts = Salts(take(8).try_into().ok()?);
-        let mut word = || take(4).try_into().ok().map(u32::from_le_bytes);
-        let wal = WalPosition {
-            salts,
-            frame: word()?,
-            checksum: WalChecksum { s0: word()?, s1: word()? },
-            big_endian: word()? != 0,
-            pages: word()?,
-        };
+        let wal = WalPosition::from_bytes(take(WalPosition::LEN).try_into().ok()?);
         let previous = has_previous.then_some(previous);
         Some(Head { generation, txid, writer, previous, page_size, last_commit, wal })
     }

@@ -1,0 +1,320 @@
+//! How a synced database is opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aquifer_format::PageSize;
+use tokio::task::spawn_blocking;
+
+use crate::bootstrap::Bootstrapping;
+use crate::database::Database;
+use crate::engine::{Engine, Opened, Settings};
+use crate::push::Transform;
+use crate::rebase::Resolver;
+use crate::remote::{PullQuery, Remote, RemoteError, RemoteOptions, Secret};
+use crate::retrying::Backoff;
+use crate::{Error, Result, joined};
+
+/// How often a first fetch goes on that is interrupted without having brought anything new.
+const ROUNDS: u32 = 5;
+/// Pages handed to the thread that writes them at once.
+const PIECE: usize = 64;
+
+/// How far a first fetch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootstrapProgress {
+    /// Pages that are here.
+    pub received: u64,
+    /// Pages that there are.
+    pub pages: u64,
+    /// Bytes of a page.
+    pub page_size: u32,
+}
+
+type Listener = Arc<dyn Fn(BootstrapProgress) + Send + Sync>;
+
+/// How a synced database is opened.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = aquifer_client::Builder::new("app.db").remote("http://127.0.0.1:8080/db/app").open().await?;
+/// let conn = db.connect()?; // or open the file with anything else
+/// conn.execute_batch("CREATE TABLE IF NOT EXISTS notes(id INTEGER PRIMARY KEY, text)")?;
+/// let synced = db.sync().await?;
+/// if let Some(why) = &synced.offline {
+///     println!("the server cannot be reached for now: {why}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is opened before `open` is called"]
+pub struct Builder {
+    path: PathBuf,
+    remote: Option<String>,
+    options: RemoteOptions,
+    is_deferred: bool,
+    settings: Settings,
+    listener: Option<Listener>,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("path", &self.path)
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// The database in this file, which need not be there yet.
+    pub fn new(path: impl AsRef<Path>) -> Builder {
+        Builder {
+            path: path.as_ref().to_owned(),
+            remote: None,
+            options: RemoteOptions::default(),
+            is_deferred: false,
+            settings: Settings::default(),
+            listener: None,
+        }
+    }
+
+    /// The remote database, such as `https://example.com/db/app`; `libsql://` and `turso://` mean https. Without one the
+    /// database can be worked with, and be given one when it is opened the next time.
+    pub fn remote(mut self, url: impl Into<String>) -> Builder {
+        self.remote = Some(url.into());
+        self
+    }
+
+    /// What the server lets this client in by.
+    pub fn auth_token(mut self, token: impl Into<String>) -> Builder {
+        self.options.auth_token = Some(Secret::from(token.into()));
+        self
+    }
+
+    /// The key by which the server decrypts the database, in base64; it is passed on with each request.
+    pub fn encryption_key(mut self, key: impl Into<String>) -> Builder {
+        self.options.encryption_key = Some(Secret::from(key.into()));
+        self
+    }
+
+    /// How the server is talked to: timeouts, retries, proxies. Replaces what was said of token and key.
+    pub fn remote_options(mut self, options: RemoteOptions) -> Builder {
+        self.options = options;
+        self
+    }
+
+    /// Where there is no database yet, begins with an empty one at once instead of fetching the server's: the first sync
+    /// brings the server's rows under those that were written until then.
+    pub fn deferred(mut self) -> Builder {
+        self.is_deferred = true;
+        self.settings.merge = true;
+        self
+    }
+
+    /// Lets a database with content of its own be attached to a remote one that has content too: its rows are added to
+    /// those, and where both have a row of the same key, that is a conflict. Without this it is an error.
+    pub fn merge(mut self) -> Builder {
+        self.settings.merge = true;
+        self
+    }
+
+    /// Takes the remote database for the one that this is a copy of, though it has another URL than before.
+    pub fn moved(mut self) -> Builder {
+        self.settings.is_moved = true;
+        self
+    }
+
+    /// Tables that stay here: they are not pushed.
+    pub fn tables_ignore(mut self, tables: impl IntoIterator<Item = impl Into<String>>) -> Builder {
+        self.settings.ignored.extend(tables.into_iter().map(Into::into));
+        self
+    }
+
+    /// Decides conflicts otherwise than the default does.
+    pub fn resolver(mut self, resolver: impl Resolver + Send + Sync + 'static) -> Builder {
+        self.settings.resolver = Some(Arc::new(resolver));
+        self
+    }
+
+    /// Looks at each row before it is pushed.
+    pub fn transform(mut self, transform: impl Transform + 'static) -> Builder {
+        self.settings.transform = Some(Arc::new(transform));
+        self
+    }
+
+    /// Is told how far the first fetch is.
+    pub fn on_bootstrap(mut self, listener: impl Fn(BootstrapProgress) + Send + Sync + 'static) -> Builder {
+        self.listener = Some(Arc::new(listener));
+        self
+    }
+
+    /// Opens the database. Where there is none, the server's is fetched, and a fetch that was interrupted goes on; an
+    /// existing one is opened without any request.
+    ///
+    /// Cancel-safe: a fetch goes on the next time.
+    ///
+    /// # Errors
+    /// When a database is to be fetched and the server cannot be reached; when what is on disk does not fit together.
+    /// Nothing is overwritten.
+    pub async fn open(self) -> Result<Database> {
+        let remote = match &self.remote {
+            Some(url) => Some(Remote::new(url, self.options.clone())?),
+            None => None,
+        };
+        let (path, settings) = (self.path.clone(), self.settings.clone());
+        let opened = joined(spawn_blocking(move || Engine::open(&path, settings)).await)?;
+        let engine = match (opened, &remote) {
+            (Opened::Ready(engine), _) => *engine,
+            (Opened::Absent, Some(remote)) if !self.is_deferred => {
+                let begun = self.begin(remote).await?;
+                self.bootstrap(remote, begun).await?
+            }
+            (Opened::Absent, _) => self.create().await?,
+            (Opened::Bootstrapping(begun), Some(remote)) => self.bootstrap(remote, Some(*begun)).await?,
+            (Opened::Bootstrapping(_), None) => return Err(Error::NoRemote { path: self.path }),
+        };
+        let mut engine = engine;
+        if let Some(remote) = &remote {
+            engine = joined(
+                spawn_blocking({
+                    let url = remote.url().to_owned();
+                    move || engine.attach(&url).map(|()| engine)
+                })
+                .await,
+            )?;
+        }
+        Ok(Database::new(engine, remote))
+    }
+
+    async fn create(&self) -> Result<Engine> {
+        let (path, settings) = (self.path.clone(), self.settings.clone());
+        joined(spawn_blocking(move || Engine::create(&path, settings)).await)
+    }
+
+    /// `None`: the remote database is empty.
+    async fn begin(&self, remote: &Remote) -> Result<Option<Bootstrapping>> {
+        let mut pull = remote.pull(&PullQuery::default()).await?;
+        if pull.pages == 0 {
+            return Ok(None);
+        }
+        // Of the same answer; what comes after it is asked for by whoever goes on.
+        let first = pull.next_page().await?;
+        let size = first.as_ref().and_then(|(_, page)| PageSize::new(page.len() as u32).ok());
+        let (path, url) = (self.path.clone(), remote.url().to_owned());
+        let (revision, pages) = (pull.revision.clone(), pull.pages);
+        let size = size.unwrap_or(PageSize::DEFAULT);
+        let begun = spawn_blocking(move || {
+            let mut begun = Bootstrapping::begin(&path, &url, &revision, pages, size)?;
+            if let Some((pgno, page)) = first {
+                begun.put(pgno, &page)?;
+            }
+            Ok::<_, Error>(begun)
+        });
+        let begun = joined(begun.await)?;
+        match self.receive(&mut pull, begun).await? {
+            (begun, Ok(())) => Ok(Some(begun)),
+            (begun, Err(error)) if error.passes() => Ok(Some(begun)),
+            (_, Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// Goes on until all is here.
+    async fn bootstrap(&self, remote: &Remote, begun: Option<Bootstrapping>) -> Result<Engine> {
+        let Some(mut begun) = begun else { return self.create().await };
+        if begun.remote() != Some(remote.url()) {
+            let (path, remote) = (self.path.clone(), begun.remote().unwrap_or_default().to_owned());
+            return Err(Error::OtherRemote { path, remote });
+        }
+        let mut backoff = Backoff::new();
+        let mut fruitless = 0;
+        loop {
+            let wanted = begun.wanted();
+            if wanted.as_ref().is_some_and(roaring::RoaringBitmap::is_empty) {
+                break;
+            }
+            let before = begun.received();
+            let server_revision = Some(begun.revision().to_owned());
+            let query = PullQuery { server_revision, pages: wanted, ..PullQuery::default() };
+            let failure = match remote.pull(&query).await {
+                Ok(mut pull) => {
+                    let received;
+                    (begun, received) = self.receive(&mut pull, begun).await?;
+                    received.err()
+                }
+                Err(error) => Some(error),
+            };
+            match failure {
+                None => {}
+                Some(RemoteError::Gone { .. }) => {
+                    // The server has forgotten the revision that it was begun with.
+                    let pull = remote.pull(&PullQuery::default()).await?;
+                    let (revision, pages) = (pull.revision.clone(), pull.pages);
+                    let restarted = spawn_blocking(move || begun.restart(&revision, pages).map(|()| begun));
+                    begun = joined(restarted.await)?;
+                }
+                Some(error) if !error.passes() => return Err(error.into()),
+                Some(error) => {
+                    fruitless = if begun.received() > before { 0 } else { fruitless + 1 };
+                    if fruitless == ROUNDS {
+                        return Err(error.into());
+                    }
+                    backoff.pause(10).await;
+                }
+            }
+        }
+        let (path, settings) = (self.path.clone(), self.settings.clone());
+        joined(
+            spawn_blocking(move || {
+                begun.finish()?;
+                match Engine::open(&path, settings)? {
+                    Opened::Ready(engine) => Ok(*engine),
+                    _ => Err(Error::DatabaseMissing { path, unpushed: "" }),
+                }
+            })
+            .await,
+        )
+    }
+
+    /// Takes all pages of an answer; and says how that ended. What came is recorded in any case.
+    async fn receive(
+        &self,
+        pull: &mut crate::remote::Pull,
+        mut begun: Bootstrapping,
+    ) -> Result<(Bootstrapping, Result<(), RemoteError>)> {
+        let mut piece = Vec::with_capacity(PIECE);
+        loop {
+            let next = pull.next_page().await;
+            let ended = match next {
+                Ok(Some(page)) => {
+                    piece.push(page);
+                    None
+                }
+                Ok(None) => Some(Ok(())),
+                Err(error) => Some(Err(error)),
+            };
+            if piece.len() < PIECE && ended.is_none() {
+                continue;
+            }
+            let pages = std::mem::take(&mut piece);
+            let is_last = ended.is_some();
+            let written = spawn_blocking(move || {
+                for (pgno, page) in &pages {
+                    begun.put(*pgno, page)?;
+                }
+                if is_last {
+                    begun.record()?;
+                }
+                Ok::<_, Error>(begun)
+            });
+            begun = joined(written.await)?;
+            if let Some(listener) = &self.listener {
+                let (received, pages) = (begun.received(), u64::from(begun.pages()));
+                listener(BootstrapProgress { received, pages, page_size: begun.page_size().get() });
+            }
+            if let Some(ended) = ended {
+                return Ok((begun, ended));
+            }
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! A synced database, as programs use it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::spawn_blocking;
+
+use crate::engine::{Applied, Engine, Outgoing, Sent};
+use crate::pull::{Incoming, fetch};
+use crate::push::{self, Outcome};
+use crate::remote::{PullQuery, Remote};
+use crate::retrying::Backoff;
+use crate::sidecar::{Conflicts, RecordedConflict, Sidecar};
+use crate::stats::{Meter, Stats};
+use crate::{Error, Result, joined};
+
+/// How often a push is tried that meets what others have pushed meanwhile.
+const ROUNDS: u32 = 20;
+/// Bytes of a WAL from which it is moved into the database after a sync.
+const CHECKPOINT: u64 = 4 << 20;
+/// How long a connection of [`Database::connect`] waits for others that write.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// A database that is kept in sync with a remote one.
+///
+/// The database is an ordinary SQLite file: [`connect`](Database::connect) is a convenience, any other connection of
+/// this or another process will do as well, also while a sync is going on. Clones are the same database.
+///
+/// # Cancelling
+/// All futures here may be dropped at any await. What was begun on disk is brought to an end; a push that was on its
+/// way is found out about by the next call, and applied once.
+#[derive(Clone)]
+pub struct Database {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    remote: Option<Remote>,
+    engine: Arc<Mutex<Engine>>,
+    /// Held by whoever pushes or pulls: from the first request to the last change of the sidecar.
+    turn: Mutex<()>,
+    meter: Meter,
+    path: std::path::PathBuf,
+}
+
+/// What a [`Database::sync`] did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Synced {
+    /// Rows and changes of the schema that were pushed.
+    pub pushed: u64,
+    /// Pages that came from the server.
+    pub pulled: u64,
+    /// Conflicts that were decided; [`Database::conflicts`] has them.
+    pub conflicts: u64,
+    /// The server's revision that the database is based on now.
+    pub revision: Option<String>,
+    /// Why the server could not be reached; `None`: it was.
+    pub offline: Option<Error>,
+}
+
+impl Synced {
+    /// For who takes it for an error when the server cannot be reached.
+    pub fn online(self) -> Result<Synced> {
+        match self.offline {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
+}
+
+/// What has come from the server and is not in the database yet.
+pub struct Changes(Arc<Incoming>);
+
+impl Changes {
+    /// The revision that they lead to.
+    pub fn revision(&self) -> &str {
+        &self.0.revision
+    }
+
+    /// Pages that came.
+    pub fn pages(&self) -> u32 {
+        self.0.len()
+    }
+}
+
+impl std::fmt::Debug for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Changes").field("revision", &self.revision()).field("pages", &self.pages()).finish()
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    pub(crate) fn new(engine: Engine, remote: Option<Remote>) -> Database {
+        let path = engine.path().to_owned();
+        let (engine, meter) = (Arc::new(Mutex::new(engine)), Meter::default());
+        Database { shared: Arc::new(Shared { remote, engine, turn: Mutex::new(()), meter, path }) }
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// A connection to the database, which waits some seconds for others that write. Nothing sets it apart from those
+    /// that are opened otherwise.
+    pub fn connect(&self) -> rusqlite::Result<Connection> {
+        let db = Connection::open(&self.shared.path)?;
+        db.busy_timeout(BUSY)?;
+        Ok(db)
+    }
+
+    /// Pushes what was changed here, and pulls what was changed elsewhere. That the server cannot be reached is no
+    /// error, but said in the answer.
+    ///
+    /// # Errors
+    /// What is wrong with the database or its sidecar; what the server refuses.
+    pub async fn sync(&self) -> Result<Synced> {
+        let _turn = self.shared.turn.lock().await;
+        let mut synced = Synced::default();
+        match self.sync_now(&mut synced).await {
+            Err(Error::Remote(error)) if error.is_offline() => synced.offline = Some(error.into()),
+            other => other?,
+        }
+        let engine = self.engine().await;
+        synced.revision.clone_from(&engine.state().base.revision);
+        Ok(synced)
+    }
+
+    async fn sync_now(&self, synced: &mut Synced) -> Result<()> {
+        let is_pulled = self.push_now(synced).await?;
+        // What was pushed comes back with the pull, and is the base then.
+        if !is_pulled {
+            self.pull_now(synced).await?;
+        }
+        if self.engine().await.wal_bytes() > CHECKPOINT {
+            self.blocking(Engine::checkpoint).await?;
+        }
+        Ok(())
+    }
+
+    /// Pushes what was changed here. Where that meets what others have changed, their changes are pulled first.
+    ///
+    /// # Errors
+    /// As [`sync`](Database::sync); also when the server cannot be reached.
+    pub async fn push(&self) -> Result<Synced> {
+        let _turn = self.shared.turn.lock().await;
+        let mut synced = Synced::default();
+        self.push_now(&mut synced).await?;
+        Ok(synced)
+    }
+
+    /// Pulls what was changed elsewhere, and puts what was changed here and not pushed yet on top of it.
+    ///
+    /// # Errors
+    /// As [`sync`](Database::sync); also when the server cannot be reached.
+    pub async fn pull(&self) -> Result<Synced> {
+        let _turn = self.shared.turn.lock().await;
+        let mut synced = Synced::default();
+        self.pull_now(&mut synced).await?;
+        Ok(synced)
+    }
+
+    /// Waits until the server has something new, at most for as long as it is told, and fetches it. `None`: there is
+    /// nothing new. The database is not touched, and others may push and pull meanwhile: [`apply`](Database::apply) it.
+    pub async fn wait_changes(&self, timeout: Duration) -> Result<Option<Changes>> {
+        let remote = self.remote()?;
+        let (since, size) = {
+            let engine = self.engine().await;
+            (engine.state().base.revision.clone(), engine.page_size())
+        };
+        let long_poll = since.is_some().then_some(timeout);
+        let query = PullQuery { client_revision: since.clone(), long_poll, ..PullQuery::default() };
+        let incoming = fetch(remote, query, self.directory(), size).await?;
+        let is_new = since.as_deref() != Some(&incoming.revision);
+        Ok(is_new.then(|| Changes(Arc::new(incoming))))
+    }
+
+    /// Puts what was fetched into the database, under the local changes. `None`: it does not fit any more, since
+    /// something else was pulled meanwhile.
+    pub async fn apply(&self, changes: Changes) -> Result<Option<Synced>> {
+        let _turn = self.shared.turn.lock().await;
+        self.resolve().await?;
+        let mut synced = Synced::default();
+        let is_applied = self.apply_now(&changes.0, &mut synced).await?;
+        synced.revision = Some(changes.0.revision.clone());
+        Ok(is_applied.then_some(synced))
+    }
+
+    /// Moves what is in the WAL into the database file, so that the WAL stays small. What the database is based on is
+    /// not lost by it.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.blocking(Engine::checkpoint).await
+    }
+
+    /// What there is to be said of the database and its sync.
+    pub async fn stats(&self) -> Result<Stats> {
+        let traffic = self.shared.remote.as_ref().map(|remote| self.shared.meter.unsaved(remote.traffic()));
+        self.blocking(move |engine| Stats::of(engine, traffic.unwrap_or_default())).await
+    }
+
+    /// Conflicts that were decided, after the one with this number (0: from the first), at most so many.
+    pub async fn conflicts(&self, after: i64, limit: usize) -> Result<Vec<RecordedConflict>> {
+        self.blocking(move |engine| {
+            let found = Conflicts::after(engine.sidecar().db(), after, limit);
+            found.map_err(|e| engine.sidecar().error(e).into())
+        })
+        .await
+    }
+
+    /// Forgets conflicts up to this number. Returns how many there were.
+    pub async fn forget_conflicts(&self, up_to: i64) -> Result<usize> {
+        self.blocking(move |engine| Ok(engine.sidecar().update(|db, _| Conflicts::forget(db, up_to))?)).await
+    }
+
+    /// Keeps what has been overwritten here since the last time, so that what the database is based on is not lost when
+    /// the WAL is moved into it; and does that where the WAL is large.
+    pub(crate) async fn track(&self) -> Result<()> {
+        self.blocking(|engine| {
+            engine.track()?;
+            if engine.wal_bytes() > CHECKPOINT { engine.checkpoint() } else { Ok(()) }
+        })
+        .await
+    }
+
+    /// Whether something was committed to the database that was not looked at yet. Cheap: for polling.
+    pub async fn may_have_changed(&self) -> bool {
+        self.engine().await.may_have_changed()
+    }
+
+    pub(crate) fn remote(&self) -> Result<&Remote> {
+        self.shared.remote.as_ref().ok_or_else(|| Error::NoRemote { path: self.shared.path.clone() })
+    }
+
+    fn directory(&self) -> &Path {
+        crate::engine::directory_of(&self.shared.path)
+    }
+
+    async fn engine(&self) -> OwnedMutexGuard<Engine> {
+        Arc::clone(&self.shared.engine).lock_owned().await
+    }
+
+    /// Works on the database, on a thread that may block. Goes on to its end when this is dropped.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut engine = self.engine().await;
+        joined(spawn_blocking(move || work(&mut engine)).await)
+    }
+
+    /// Finds out what became of a push whose answer was lost.
+    async fn resolve(&self) -> Result<()> {
+        let Some(attempt) = self.engine().await.attempt() else { return Ok(()) };
+        let is_applied = push::resolve(self.remote()?, &attempt).await?;
+        let sent = if is_applied { Sent::Applied } else { Sent::NotApplied };
+        self.blocking(move |engine| engine.sent(sent)).await
+    }
+
+    /// Whether a pull was made after the last push.
+    async fn push_now(&self, synced: &mut Synced) -> Result<bool> {
+        let remote = self.remote()?;
+        self.resolve().await?;
+        let mut is_pulled = false;
+        if self.engine().await.state().base.revision.is_none() {
+            // Whether the remote database is a new one must be known first.
+            self.pull_now(synced).await?;
+            is_pulled = true;
+        }
+        let mut backoff = Backoff::new();
+        for round in 1.. {
+            let Some(outgoing) = self.outgoing().await? else { return Ok(is_pulled) };
+            let Outgoing { push, kept } = outgoing;
+            let rows = kept.summary().rows + kept.summary().schema;
+            let outcome = match push::send(remote, &push, &kept).await {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    // Nothing was sent, or nothing is done with it.
+                    self.blocking(|engine| engine.sent(Sent::NotApplied)).await?;
+                    return Err(error.into());
+                }
+            };
+            match outcome {
+                Outcome::Applied => {
+                    self.note(move |engine| engine.sent(Sent::Applied)).await?;
+                    synced.pushed += rows;
+                    return Ok(false);
+                }
+                Outcome::Late => {
+                    self.blocking(|engine| engine.sent(Sent::NotApplied)).await?;
+                    self.blocking(Engine::rename).await?;
+                    if round == ROUNDS {
+                        let message = "another client pushes under the same name, again and again".to_owned();
+                        return Err(Error::Refused { statement: "aquifer_sync".to_owned(), message });
+                    }
+                }
+                Outcome::Clashed { statement, message } => {
+                    self.blocking(|engine| engine.sent(Sent::NotApplied)).await?;
+                    tracing::debug!(%statement, %message, "others have pushed what this push is about");
+                    let before = self.engine().await.state().base.revision.clone();
+                    self.pull_now(synced).await?;
+                    is_pulled = true;
+                    let is_same = self.engine().await.state().base.revision == before;
+                    if is_same && round > 1 || round == ROUNDS {
+                        return Err(Error::Refused { statement, message });
+                    }
+                    backoff.pause(round).await;
+                }
+                Outcome::Refused { statement, message } => {
+                    self.blocking(|engine| engine.sent(Sent::NotApplied)).await?;
+                    return Err(Error::Refused { statement, message });
+                }
+                Outcome::Unknown(error) => {
+                    tracing::debug!(%error, "the answer to a push was lost");
+                    self.resolve().await?;
+                    if round == ROUNDS {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    async fn outgoing(&self) -> Result<Option<Outgoing>> {
+        self.supply().await?;
+        self.blocking(Engine::outgoing).await
+    }
+
+    /// Fetches pages of the base that are needed and that are not here any more.
+    async fn supply(&self) -> Result<()> {
+        let (missing, revision, size) = self
+            .blocking(|engine| {
+                engine.track()?;
+                Ok((engine.missing()?, engine.state().base.revision.clone(), engine.page_size()))
+            })
+            .await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let query = PullQuery { server_revision: revision, pages: Some(missing), ..PullQuery::default() };
+        let pages = fetch(self.remote()?, query, self.directory(), size).await?;
+        self.blocking(move |engine| engine.supply(&pages)).await
+    }
+
+    async fn pull_now(&self, synced: &mut Synced) -> Result<()> {
+        let remote = self.remote()?;
+        self.resolve().await?;
+        loop {
+            let (since, size) = {
+                let engine = self.engine().await;
+                (engine.state().base.revision.clone(), engine.page_size())
+            };
+            let query = PullQuery { client_revision: since.clone(), ..PullQuery::default() };
+            let incoming = Arc::new(fetch(remote, query, self.directory(), size).await?);
+            if self.apply_now(&incoming, synced).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// False: it does not fit any more.
+    async fn apply_now(&self, incoming: &Arc<Incoming>, synced: &mut Synced) -> Result<bool> {
+        loop {
+            let pages = Arc::clone(incoming);
+            match self.note(move |engine| engine.apply(&pages)).await? {
+                Applied::Done { conflicts, .. } => {
+                    synced.conflicts += conflicts;
+                    synced.pulled += u64::from(incoming.len());
+                    return Ok(true);
+                }
+                Applied::Stale => return Ok(false),
+                Applied::Missing => self.supply().await?,
+            }
+        }
+    }
+
+    /// The same as `blocking`, and what was sent and received until now is recorded with it.
+    async fn note<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let traffic = self.remote().map(|remote| self.shared.meter.take(remote.traffic()))?;
+        self.blocking(move |engine| {
+            engine.add_traffic(traffic);
+            work(engine)
+        })
+        .await
+    }
+}
+
+/// Conflicts of a database that perhaps another process syncs.
+pub fn recorded_conflicts(database: &Path, after: i64, limit: usize) -> Result<Vec<RecordedConflict>> {
+    let Some((_, db)) = Sidecar::peek(database)? else { return Ok(Vec::new()) };
+    let path = Sidecar::beside(database);
+    let found = Conflicts::after(&db, after, limit);
+    Ok(found.map_err(|source| crate::SidecarError::Sqlite { path, source })?)
+}

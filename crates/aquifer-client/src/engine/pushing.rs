@@ -1,0 +1,160 @@
+//! What is sent to the server, and what is known of it afterwards.
+//!
+//! An image is pushed: the database at one commit. Before its rows are sent, the sidecar has the image as differences
+//! from the base, under the number of the push (an *attempt*). Once it is known that the server has applied it, local
+//! changes are counted from that image ([`Since::Push`]) until it has come back with a pull. While it is not known,
+//! nothing else is pushed or pulled.
+
+use aquifer_format::Pgno;
+use aquifer_sqlite::ReadPages;
+
+use super::{Engine, Since, directory_of};
+use crate::image::Current;
+use crate::push::{Bookkeeping, Kept, Transform, prepare};
+use crate::sidecar::{PageMap, Push, PushedPages, State, hash_of};
+use crate::{Result, now};
+
+impl Push {
+    fn bookkeeping(&self) -> Bookkeeping {
+        Bookkeeping { client_id: self.client_id.clone(), change_id: self.change_id }
+    }
+}
+
+/// What is to be sent.
+pub(crate) struct Outgoing {
+    pub(crate) push: Bookkeeping,
+    pub(crate) kept: Kept,
+}
+
+/// What is known of a push that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// The server has applied it.
+    Applied,
+    /// It has not, and never will.
+    NotApplied,
+}
+
+impl Engine {
+    /// A push of which is not known whether the server has applied it.
+    pub(crate) fn attempt(&self) -> Option<Bookkeeping> {
+        self.state().attempt.as_ref().map(Push::bookkeeping)
+    }
+
+    /// Makes ready what is to be sent, and records that it will be; `None`: there is nothing.
+    ///
+    /// [`missing`](Engine::missing) pages must have been supplied, and no attempt may be open.
+    pub(crate) fn outgoing(&mut self) -> Result<Option<Outgoing>> {
+        let current = self.current()?;
+        let since = self.state().pushed.clone().map_or(Since::Base, Since::Push);
+        let Some(diff) = self.changes(&current, &since)? else { return Ok(None) };
+        let settings = self.settings.clone();
+        let is_pushed = |table: &str| settings.is_pushed(table);
+        let transform = settings.transform.as_deref().map(|transform| transform as &dyn Transform);
+        let kept = prepare(&diff, &is_pushed, transform, directory_of(&self.path))?;
+        if kept.is_empty() {
+            return Ok(None);
+        }
+        drop(diff);
+        let step = i64::from(uuid::Uuid::new_v4().as_fields().0 >> 12) + 1;
+        let (client_id, change_id) = (self.state().client_id.clone(), self.state().change_id + step);
+        let push = Push { client_id, change_id, pages: current.pages() };
+        let bookkeeping = push.bookkeeping();
+        self.record_attempt(&current, push)?;
+        Ok(Some(Outgoing { push: bookkeeping, kept }))
+    }
+
+    /// How many rows and changes of the schema are not pushed; as far as can be told without a server.
+    pub(crate) fn unpushed(&mut self) -> Result<Option<u64>> {
+        let current = self.current()?;
+        if !self.missing()?.is_empty() {
+            return Ok(None);
+        }
+        let since = self.state().pushed.clone().map_or(Since::Base, Since::Push);
+        let Some(diff) = self.changes(&current, &since)? else { return Ok(Some(0)) };
+        let mut count = (diff.before_rows().len() + diff.after_rows().len()) as u64;
+        for table in diff.tables().iter().filter(|table| self.settings.is_pushed(&table.name)) {
+            for row in diff.rows(table)? {
+                row?;
+                count += 1;
+            }
+        }
+        Ok(Some(count))
+    }
+
+    fn record_attempt(&mut self, current: &Current, push: Push) -> Result<()> {
+        let base_pages = self.state().base.pages;
+        let mut current = current.clone();
+        let mut base = self.base_image(&current)?;
+        let (change_id, pages) = (push.change_id, push.pages);
+        let mut candidates = self.changed.clone();
+        candidates.remove_range(pages.min(base_pages).saturating_add(1)..);
+        if pages > base_pages {
+            candidates.insert_range(base_pages + 1..=pages);
+        }
+        let lock_page = self.page_size().lock_page();
+        candidates.remove(lock_page.get());
+        let size = self.page_size().bytes();
+        let pushed = PushedPages::of(change_id);
+        let mut unreadable = None;
+        let done = self.sidecar.update(|db, state| {
+            pushed.forget(db)?;
+            let mut map = PageMap::new(db);
+            let (mut before, mut now) = (vec![0; size], vec![0; size]);
+            for pgno in candidates.iter().filter_map(Pgno::new) {
+                before.fill(0);
+                let in_base = pgno.get() <= base_pages;
+                if !current.read(pgno, &mut now) {
+                    unreadable = Some(pgno);
+                    return Err(rusqlite::Error::QueryReturnedNoRows);
+                }
+                let hash = hash_of(pgno, &now);
+                if in_base && map.get(pgno)? == Some(hash) {
+                    continue;
+                }
+                if in_base && !base.read(pgno, &mut before) {
+                    unreadable = Some(pgno);
+                    return Err(rusqlite::Error::QueryReturnedNoRows);
+                }
+                pushed.put(db, pgno, &before, &now, hash)?;
+            }
+            state.change_id = change_id;
+            state.attempt = Some(push);
+            Ok(())
+        });
+        match (done, unreadable) {
+            (Err(_), Some(pgno)) => {
+                let reason = "it cannot be read (the log says why)".to_owned();
+                Err(aquifer_sqlite::Error::BadPage { path: self.path.clone(), pgno, reason }.into())
+            }
+            (done, _) => Ok(done?),
+        }
+    }
+
+    /// Another copy of this one has pushed under its name: from now on it has one of its own.
+    pub(crate) fn rename(&mut self) -> Result<()> {
+        self.sidecar.update(|_, state| {
+            state.client_id = State::new_client_id();
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Records what became of the open attempt.
+    pub(crate) fn sent(&mut self, sent: Sent) -> Result<()> {
+        self.sidecar.update(|db, state| {
+            let Some(attempt) = state.attempt.take() else { return Ok(()) };
+            let pushed = PushedPages::of(attempt.change_id);
+            match sent {
+                Sent::Applied => {
+                    pushed.keep_only(db)?;
+                    state.pushed = Some(attempt);
+                    state.last_push = Some(now());
+                }
+                Sent::NotApplied => pushed.forget(db)?,
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}

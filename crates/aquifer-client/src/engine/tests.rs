@@ -1,0 +1,187 @@
+//! An engine against a file that plays the server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aquifer_format::{PageSize, Pgno};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+use crate::pull::Incoming;
+
+struct Stage {
+    dir: TempDir,
+    server: Connection,
+    revisions: u32,
+}
+
+impl Stage {
+    fn new(sql: &str) -> Stage {
+        let dir = TempDir::new().unwrap();
+        let server = Connection::open(dir.path().join("server.db")).unwrap();
+        server.execute_batch("PRAGMA journal_mode=WAL").unwrap();
+        server.execute_batch(sql).unwrap();
+        Stage { dir, server, revisions: 0 }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("app.db")
+    }
+
+    fn open(&self) -> Engine {
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<Engine> {
+        match Engine::open(&self.path(), Settings { merge: true, ..Settings::default() })? {
+            Opened::Ready(engine) => Ok(*engine),
+            _ => panic!("there is a database"),
+        }
+    }
+
+    fn engine(&self) -> Engine {
+        Engine::create(&self.path(), Settings { merge: true, ..Settings::default() }).unwrap()
+    }
+
+    fn local(&self) -> Connection {
+        Connection::open(self.path()).unwrap()
+    }
+
+    fn image(&self) -> Vec<u8> {
+        self.server.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        std::fs::read(self.dir.path().join("server.db")).unwrap()
+    }
+
+    /// All pages of the server, as changes since what an engine has.
+    fn incoming(&mut self, engine: &Engine) -> Arc<Incoming> {
+        self.revisions += 1;
+        let image = self.image();
+        let pages = (image.len() / 4096) as u32;
+        let since = engine.state().base.revision.clone();
+        let mut incoming = Incoming::new(
+            self.dir.path(),
+            PageSize::DEFAULT,
+            pages,
+            format!("r{}", self.revisions),
+            since,
+            false,
+        )
+        .unwrap();
+        for (index, page) in image.chunks_exact(4096).enumerate() {
+            incoming.put(Pgno::from_index(index as u32), page).unwrap();
+        }
+        incoming.finish().unwrap();
+        Arc::new(incoming)
+    }
+
+    fn pull(&mut self, engine: &mut Engine) {
+        let incoming = self.incoming(engine);
+        let applied = engine.apply(&incoming).unwrap();
+        assert!(matches!(applied, Applied::Done { .. }), "{applied:?}");
+    }
+
+    fn dump(db: &Connection) -> Vec<String> {
+        let mut tables =
+            db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1").unwrap();
+        let names: Vec<String> =
+            tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let mut rows = Vec::new();
+        for name in names {
+            let mut statement = db.prepare(&format!("SELECT rowid, * FROM \"{name}\"")).unwrap();
+            let columns = statement.column_count();
+            let found = statement.query_map([], |row| {
+                let values: Vec<rusqlite::types::Value> =
+                    (0..columns).map(|i| row.get(i)).collect::<Result<_, _>>()?;
+                Ok(format!("{name} {values:?}"))
+            });
+            rows.extend(found.unwrap().map(Result::unwrap));
+        }
+        rows
+    }
+
+    fn assert_same(&self) {
+        let local = self.local();
+        let check: String = local.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(check, "ok");
+        assert_eq!(Stage::dump(&local), Stage::dump(&self.server));
+    }
+}
+
+const TABLE: &str = "CREATE TABLE t(k INTEGER PRIMARY KEY, v)";
+
+fn rows(n: u32) -> String {
+    format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n})
+         INSERT INTO t(k, v) SELECT i, hex(randomblob(200)) FROM n;"
+    )
+}
+
+#[test]
+fn what_the_server_has_is_what_the_database_has_while_it_grows_and_shrinks() {
+    let mut stage = Stage::new(TABLE);
+    let mut engine = stage.engine();
+    let reader = stage.local();
+    for sql in [
+        &rows(500),
+        "CREATE INDEX i ON t(v)",
+        "DELETE FROM t WHERE k > 20; VACUUM",
+        "ALTER TABLE t ADD COLUMN more",
+        &format!("DELETE FROM t; {}", rows(300)),
+        "UPDATE t SET v = 1",
+        "DROP INDEX i; VACUUM",
+    ] {
+        stage.server.execute_batch(sql).unwrap();
+        stage.pull(&mut engine);
+        stage.assert_same();
+        assert_eq!(Stage::dump(&reader), Stage::dump(&stage.server), "a connection that was open");
+        let current = engine.current().unwrap();
+        assert_eq!(engine.differing(&current, &Since::Base).unwrap(), None, "after {sql}");
+        drop(current);
+        engine.checkpoint().unwrap();
+    }
+}
+
+#[test]
+fn killed_anywhere_a_pull_is_applied_or_not_and_no_local_row_is_lost() {
+    for point in [Point::Staged, Point::Written, Point::Committed, Point::Promoted] {
+        for afterwards in [
+            "SELECT 1",
+            "INSERT INTO t VALUES (9002, 'after')",
+            "INSERT INTO t VALUES (9002, 'after'); PRAGMA wal_checkpoint(TRUNCATE)",
+            "PRAGMA wal_checkpoint(TRUNCATE); UPDATE t SET v = 'after' WHERE k = 9001",
+        ] {
+            let mut stage = Stage::new(TABLE);
+            stage.server.execute_batch(&rows(300)).unwrap();
+            let mut engine = stage.engine();
+            stage.pull(&mut engine);
+            stage.server.execute_batch("UPDATE t SET v = 'server' WHERE k BETWEEN 100 AND 110").unwrap();
+            stage.local().execute_batch("INSERT INTO t VALUES (9001, 'mine')").unwrap();
+            engine.dies_at = Some(point);
+            let incoming = stage.incoming(&engine);
+            let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.apply(&incoming)));
+            assert!(killed.is_err(), "{point:?}");
+            drop(engine);
+            let is_there = matches!(point, Point::Committed | Point::Promoted);
+            let servers = |db: &Connection| -> bool {
+                db.query_row("SELECT v = 'server' FROM t WHERE k = 105", [], |row| row.get(0)).unwrap()
+            };
+            assert_eq!(servers(&stage.local()), is_there, "{point:?}");
+            stage.local().execute_batch(afterwards).unwrap();
+            let mut engine = stage.open();
+            assert!(engine.state().pull.is_none());
+            let revision = engine.state().base.revision.clone();
+            assert_eq!(revision.as_deref() == Some("r2"), is_there, "{point:?}, then {afterwards}");
+            if engine.missing().unwrap().is_empty() {
+                stage.pull(&mut engine);
+                assert!(servers(&stage.local()));
+                let mine: i64 = stage
+                    .local()
+                    .query_row("SELECT count(*) FROM t WHERE v IN ('mine', 'after')", [], |row| row.get(0))
+                    .unwrap();
+                let expected = if afterwards.starts_with("INSERT") { 2 } else { 1 };
+                assert_eq!(mine, expected, "{point:?}, then {afterwards}");
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Which pages of the base local work has changed, and what they were before.
+//!
+//! While the database is open here, its WAL is pinned ([`PinnedDatabase`]): checkpoints of others stop at the place up
+//! to which has been looked, so that a page's old content is still there to be kept. While it is not, only equal salts
+//! and checksums prove that all that was written can still be read; otherwise all pages are compared with the page map.
+//! Pre-images that are gone by then are fetched from the server.
+
+use std::time::{Duration, Instant};
+
+use aquifer_format::Pgno;
+use aquifer_sqlite::{Advance, Continuity, PinnedDatabase};
+use roaring::RoaringBitmap;
+use rusqlite::Connection;
+
+use super::{Engine, PATIENCE};
+use crate::sidecar::{FileStamp, PageMap, PreImages, Sidecar, Tracked, hash_of};
+use crate::{Error, Result, now};
+
+/// Below this share of pages that are what they were, a file of another identity is another database.
+const RELATED: f64 = 0.5;
+/// Time between two tries.
+const PAUSE: Duration = Duration::from_millis(2);
+
+impl Engine {
+    /// Looks at what was committed since the last time.
+    pub(crate) fn track(&mut self) -> Result<()> {
+        self.settle()?;
+        loop {
+            match patiently(|| self.pinned.look()) {
+                Ok(None) => return Ok(()),
+                Ok(Some(advance)) => self.record(advance)?,
+                // The frames are not those that were to be there: the pages tell.
+                Err(aquifer_sqlite::Error::Wal { .. }) => {
+                    let (pinned, _) = PinnedDatabase::open(&self.path, None)?;
+                    self.pinned = pinned;
+                    self.compare_all()?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Decides what is known of a database that was just opened.
+    pub(super) fn resume(&mut self, continuity: Continuity) -> Result<()> {
+        if let Continuity::Broken(reason) = continuity {
+            let is_unchanged = self.state().tracked.as_ref().is_some_and(|tracked| {
+                // All that was committed is in the file, and nobody has written to it.
+                tracked.is_whole
+                    && self.pinned.position().frame == 0
+                    && FileStamp::of(&self.path).is_ok_and(|stamp| stamp == tracked.file)
+            });
+            if !is_unchanged {
+                tracing::debug!(path = %self.path.display(), reason, "all pages are compared");
+                return self.compare_all();
+            }
+        }
+        self.changed = self.sidecar.changed()?;
+        Ok(())
+    }
+
+    fn record(&mut self, advance: Advance) -> Result<()> {
+        let base = self.state().base.clone();
+        let pre_images = PreImages::of(base.number);
+        let mut changed = self.changed.clone();
+        let tracked = self.tracked(&advance.to, false)?;
+        let (pinned, size) = (&self.pinned, self.pinned.page_size());
+        let cut_off = (advance.pages.saturating_add(1)..=base.pages).filter_map(Pgno::new);
+        let mut failure = None;
+        let saved = self.sidecar.update(|db, state| {
+            let mut map = PageMap::new(db);
+            let mut page = vec![0; size.bytes()];
+            for (at, &(pgno, _)) in advance.changed.iter().enumerate() {
+                if pgno.get() > base.pages || changed.contains(pgno.get()) {
+                    continue;
+                }
+                let hash = map.get(pgno)?;
+                let is_base = match pinned.read_new(&advance, at, &mut page) {
+                    Ok(content) => hash == Some(hash_of(pgno, content)),
+                    Err(error) => {
+                        failure = Some(error);
+                        return Err(rusqlite::Error::QueryReturnedNoRows);
+                    }
+                };
+                if !is_base {
+                    keep(db, pinned, pre_images, &mut map, pgno, &mut page)?;
+                    changed.insert(pgno.get());
+                }
+            }
+            for pgno in cut_off {
+                if changed.insert(pgno.get()) {
+                    keep(db, pinned, pre_images, &mut map, pgno, &mut page)?;
+                }
+            }
+            Sidecar::put_changed(db, &changed)?;
+            state.tracked = Some(tracked);
+            Ok(())
+        });
+        match (saved, failure) {
+            (Ok(()), _) => {}
+            (Err(_), Some(error)) => return Err(error.into()),
+            (Err(error), None) => return Err(error.into()),
+        }
+        self.changed = changed;
+        self.pinned.accept(advance)?;
+        Ok(())
+    }
+
+    /// Compares all pages with those of the base.
+    pub(super) fn compare_all(&mut self) -> Result<()> {
+        let base = self.state().base.clone();
+        let pre_images = PreImages::of(base.number);
+        let mut changed = RoaringBitmap::new();
+        let pages = self.pinned.pages()?;
+        let db = self.sidecar.db();
+        let failed = |e| Error::Sidecar(self.sidecar.error(e));
+        let mut map = PageMap::new(db);
+        self.pinned.scan::<Error>(|pgno, page| {
+            if pgno.get() <= base.pages && map.get(pgno).map_err(failed)? != Some(hash_of(pgno, page)) {
+                changed.insert(pgno.get());
+            }
+            Ok(())
+        })?;
+        let differing = changed.len();
+        if base.pages > pages {
+            changed.insert_range(pages + 1..=base.pages);
+        }
+        changed.remove(self.page_size().lock_page().get());
+        let stamp = self.stamp()?;
+        let is_other = self.state().tracked.as_ref().is_some_and(|known| !known.file.is_same_file(&stamp));
+        let compared = pages.min(base.pages);
+        if is_other && compared > 0 && (differing as f64) > f64::from(compared) * (1.0 - RELATED) {
+            return Err(Error::OtherDatabase { path: self.path.clone(), differing, pages: compared });
+        }
+        let tracked = self.tracked(self.pinned.position(), false)?;
+        let (pinned, size) = (&self.pinned, self.pinned.page_size());
+        self.sidecar.update(|db, state| {
+            let mut map = PageMap::new(db);
+            let mut page = vec![0; size.bytes()];
+            for pgno in changed.iter().filter_map(Pgno::new) {
+                keep(db, pinned, pre_images, &mut map, pgno, &mut page)?;
+            }
+            Sidecar::put_changed(db, &changed)?;
+            state.tracked = Some(tracked);
+            Ok(())
+        })?;
+        self.changed = changed;
+        Ok(())
+    }
+
+    /// Moves what is in the WAL into the database file, as far as readers allow. The base is not lost by it.
+    pub(crate) fn checkpoint(&mut self) -> Result<()> {
+        self.track()?;
+        match self.pinned.checkpoint() {
+            Ok(_) => {}
+            // Somebody else is at it.
+            Err(error) if error.is_transient() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        let backfill = self.pinned.backfill()?;
+        let is_whole = backfill.is_complete() && backfill.frames == self.pinned.position().frame;
+        if is_whole && self.pinned.let_go()? {
+            let stamp = self.stamp()?;
+            let tracked = Tracked::new(self.pinned.position(), stamp, stamp.is_settled(now()));
+            if self.state().tracked.as_ref() != Some(&tracked) {
+                self.sidecar.update(|_, state| {
+                    state.tracked = Some(tracked);
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes in the WAL.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        let wal = crate::sidecar::with_suffix(&self.path, "-wal");
+        std::fs::metadata(wal).map_or(0, |file| file.len())
+    }
+
+    fn stamp(&self) -> Result<FileStamp> {
+        FileStamp::of(&self.path).map_err(Error::file("read", &self.path))
+    }
+
+    fn tracked(&self, to: &aquifer_sqlite::WalPosition, is_whole: bool) -> Result<Tracked> {
+        Ok(Tracked::new(to, self.stamp()?, is_whole))
+    }
+}
+
+/// Tries again while others are at it for a moment: recovering or checkpointing.
+pub(super) fn patiently<T>(mut work: impl FnMut() -> aquifer_sqlite::Result<T>) -> aquifer_sqlite::Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match work() {
+            Err(error) if error.is_transient() && Instant::now() < deadline => std::thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+}
+
+/// Keeps a page of the base, if it can still be read here: at the pin, or in the database file.
+fn keep(
+    db: &Connection,
+    pinned: &PinnedDatabase,
+    pre_images: PreImages,
+    map: &mut PageMap<'_>,
+    pgno: Pgno,
+    page: &mut [u8],
+) -> rusqlite::Result<()> {
+    let Some(hash) = map.get(pgno)? else { return Ok(()) };
+    match pinned.read_old(pgno, page) {
+        Ok(content) if hash_of(pgno, content) == hash => return pre_images.put(db, pgno, content),
+        _ => {}
+    }
+    if pinned.read_file(pgno, page).is_ok() && hash_of(pgno, page) == hash {
+        return pre_images.put(db, pgno, page);
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! What can go wrong with a synced database.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::remote::RemoteError;
+use crate::{diff, push, rebase, sidecar};
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What keeps a database from being synced. Nothing is lost: what was committed is in the database, and is pushed when
+/// the cause is gone.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database, or its WAL, cannot be used.
+    #[error(transparent)]
+    Database(#[from] aquifer_sqlite::Error),
+
+    /// What is kept beside the database cannot be used.
+    #[error(transparent)]
+    Sidecar(#[from] sidecar::SidecarError),
+
+    /// The images of the database cannot be compared.
+    #[error("what has changed locally cannot be found out: {0}")]
+    Diff(#[from] diff::Error),
+
+    /// The local changes cannot be applied to what the server has.
+    #[error("the local changes do not go onto the server's: {0}")]
+    Rebase(#[from] rebase::Error),
+
+    /// The server cannot be reached, or does not do what it is asked.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+
+    /// The server does not take what was changed locally.
+    #[error("the server refuses a local change: {message} (in: {statement})")]
+    Refused {
+        /// What it was asked to do.
+        statement: String,
+        /// What it says.
+        message: String,
+    },
+
+    /// There is no remote database.
+    #[error("{path} has no remote database: name one (Builder::remote, --remote)", path = path.display())]
+    NoRemote {
+        /// The database.
+        path: PathBuf,
+    },
+
+    /// The database is synced with another remote one.
+    #[error(
+        "{path} is a copy of {remote}, and not of the database that was named now: name that one; or, if the same          database has moved to a new place, say so with --moved (Builder::moved)",
+        path = path.display()
+    )]
+    OtherRemote {
+        /// The database.
+        path: PathBuf,
+        /// The remote database that it is a copy of.
+        remote: String,
+    },
+
+    /// The local changes cannot be made statements for the server.
+    #[error("the local changes cannot be pushed: {0}")]
+    Push(push::PushError),
+
+    /// A file beside the database cannot be read or written.
+    #[error("cannot {action} {path}: {source}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// The sidecar tells of a database that is not there.
+    #[error(
+        "{path} is missing, but {path}-aquifer tells of it: put the database back where it was; or, if it is gone for \
+         good, remove {path}-aquifer to fetch the server's anew{unpushed}",
+        path = path.display()
+    )]
+    DatabaseMissing {
+        /// The database.
+        path: PathBuf,
+        /// What is said of work that would be lost.
+        unpushed: &'static str,
+    },
+
+    /// There are a database and a remote one, and nothing says what they have to do with each other.
+    #[error(
+        "{path} and the remote database both have content, and nothing says that they belong together \
+         ({path}-aquifer is missing): with --merge (Builder::merge) the local rows are added to the remote ones; to \
+         take the remote database alone, move {path} away first",
+        path = path.display()
+    )]
+    NotAttached {
+        /// The database.
+        path: PathBuf,
+    },
+
+    /// The sidecar belongs to another database.
+    #[error(
+        "{path} is not the database that {path}-aquifer tells of ({differing} of {pages} pages differ, and it is another \
+         file): put that one back; or remove {path}-aquifer, and attach this one with --merge",
+        path = path.display()
+    )]
+    OtherDatabase {
+        /// The database.
+        path: PathBuf,
+        /// Pages that differ.
+        differing: u64,
+        /// Pages that were compared.
+        pages: u32,
+    },
+
+    /// Local and remote database have different page sizes.
+    #[error(
+        "{path} has pages of {local} bytes and the remote database of {remote}: change it with PRAGMA page_size and \
+         VACUUM (in journal_mode=DELETE)",
+        path = path.display()
+    )]
+    PageSize {
+        /// The database.
+        path: PathBuf,
+        /// Bytes of a local page.
+        local: u32,
+        /// Bytes of a remote page.
+        remote: u32,
+    },
+
+    /// A pull was interrupted at its very end, and the database was rewritten since.
+    #[error(
+        "a pull into {path} was interrupted while it was applied, and every page that it changes was written by others \
+         since: it cannot be told whether it was applied. Remove {path}-aquifer and attach the database with --merge: \
+         no row is lost by that",
+        path = path.display()
+    )]
+    Undecided {
+        /// The database.
+        path: PathBuf,
+    },
+
+    /// A page that the server had at an older revision is needed and cannot be had.
+    #[error("page {pgno} of the server's revision {revision} is neither here nor given by the server")]
+    BasePageMissing {
+        /// The page.
+        pgno: aquifer_format::Pgno,
+        /// The revision.
+        revision: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::File { action, path, source }
+    }
+}
+
+impl From<push::PushError> for Error {
+    fn from(error: push::PushError) -> Error {
+        match error {
+            push::PushError::Remote(error) => Error::Remote(error),
+            push::PushError::Diff(error) => Error::Diff(error),
+            error => Error::Push(error),
+        }
+    }
+}

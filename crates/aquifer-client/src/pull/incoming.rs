@@ -1,0 +1,105 @@
+//! The pages of a pull, in a temporary file until they are applied.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use aquifer_format::{PageHash, PageSize, Pgno};
+use rustc_hash::FxHashMap;
+
+use crate::sidecar::hash_of;
+
+/// Bytes that are written at once.
+const BUFFER: usize = 1 << 20;
+
+/// The pages that the server has changed since a revision.
+pub(crate) struct Incoming {
+    /// The revision that they lead to.
+    pub(crate) revision: String,
+    /// The one that they start from; `None`: from nothing.
+    pub(crate) since: Option<String>,
+    /// Whether the base is to be forgotten: the revisions have no history in common.
+    pub(crate) replaces: bool,
+    page_size: PageSize,
+    pages: u32,
+    file: File,
+    /// By page: its place in the file, in pages, and its hash.
+    slots: FxHashMap<u32, (u32, PageHash)>,
+    buffer: Vec<u8>,
+    written: u32,
+}
+
+impl Incoming {
+    /// Nothing yet. The file is in the directory of the database, and is gone when this is.
+    pub(crate) fn new(
+        directory: &Path,
+        page_size: PageSize,
+        pages: u32,
+        revision: String,
+        since: Option<String>,
+        replaces: bool,
+    ) -> io::Result<Incoming> {
+        let file = tempfile::tempfile_in(directory)?;
+        let slots = FxHashMap::default();
+        Ok(Incoming {
+            revision,
+            since,
+            replaces,
+            page_size,
+            pages,
+            file,
+            slots,
+            buffer: Vec::new(),
+            written: 0,
+        })
+    }
+
+    pub(crate) fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
+    /// Pages of the database at the revision.
+    pub(crate) fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// How many pages came.
+    pub(crate) fn len(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Adds a page of the right size. All can be read after [`finish`](Incoming::finish).
+    pub(crate) fn put(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
+        let slot = self.written + (self.buffer.len() / self.page_size.bytes()) as u32;
+        self.slots.insert(pgno.get(), (slot, hash_of(pgno, page)));
+        self.buffer.extend_from_slice(page);
+        if self.buffer.len() >= BUFFER { self.finish() } else { Ok(()) }
+    }
+
+    /// Writes what is not written yet.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        let offset = u64::from(self.written) * u64::from(self.page_size.get());
+        self.file.write_all_at(&self.buffer, offset)?;
+        self.written += (self.buffer.len() / self.page_size.bytes()) as u32;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Fills `page`; false: it did not come.
+    pub(crate) fn read(&self, pgno: Pgno, page: &mut [u8]) -> io::Result<bool> {
+        let Some((slot, _)) = self.slots.get(&pgno.get()) else { return Ok(false) };
+        self.file.read_exact_at(page, u64::from(*slot) * u64::from(self.page_size.get()))?;
+        Ok(true)
+    }
+
+    /// The hash of a page that came.
+    pub(crate) fn hash(&self, pgno: Pgno) -> Option<PageHash> {
+        self.slots.get(&pgno.get()).map(|(_, hash)| *hash)
+    }
+
+    /// The pages that came, in no order.
+    pub(crate) fn pgnos(&self) -> impl Iterator<Item = Pgno> {
+        self.slots.keys().filter_map(|&pgno| Pgno::new(pgno))
+    }
+}

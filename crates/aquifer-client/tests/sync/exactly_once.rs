@@ -1,0 +1,173 @@
+//! A push happens once, whatever becomes of requests and answers.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use aquifer_client::Database;
+use aquifer_testkit::proxy::{ProxiedRequest, ProxyFault};
+
+use crate::world::{World, local, run};
+
+/// Rows without a key: whatever is done twice is there twice.
+const TABLE: &str = "CREATE TABLE log(line)";
+
+async fn stage() -> (World, Database) {
+    let world = World::new().await;
+    world.on_server(TABLE).await;
+    let db = world.open("a.db").await;
+    (world, db)
+}
+
+/// The rows, as the database and another copy of it have them.
+async fn lines(world: &World, db: &Database) -> Vec<String> {
+    db.sync().await.unwrap().online().unwrap();
+    let other = world.open("other.db").await;
+    other.sync().await.unwrap().online().unwrap();
+    let sql = "SELECT line FROM log ORDER BY line";
+    let lines = local(db, sql);
+    assert_eq!(local(&other, sql), lines);
+    lines
+}
+
+/// Does this to the requests that carry SQL, from the first to so manieth.
+fn fault(world: &World, times: u32, fault: fn() -> ProxyFault) {
+    let left = AtomicU32::new(times);
+    world.proxy.set_faults(move |path, _| {
+        let is_sql = path.ends_with("/pipeline");
+        let is_due =
+            is_sql && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
+        is_due.then(fault)
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_answer_is_lost_happens_once() {
+    for lost in 1..=3 {
+        let faults: [fn() -> ProxyFault; 3] =
+            [|| ProxyFault::DropReply, || ProxyFault::CutReply, || ProxyFault::Status(503)];
+        for what in faults {
+            let (world, db) = stage().await;
+            run(&db, "INSERT INTO log VALUES ('one')");
+            fault(&world, lost, what);
+            // Whether it was found out about at once or not.
+            let _ = db.push().await;
+            run(&db, "INSERT INTO log VALUES ('two')");
+            let _ = db.push().await;
+            world.proxy.set_faults(|_, _| None);
+            assert_eq!(lines(&world, &db).await, ["one", "two"], "{lost} answers lost");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_is_cancelled_or_whose_process_ends_happens_once() {
+    for reopen in [false, true] {
+        let (world, mut db) = stage().await;
+        run(&db, "INSERT INTO log VALUES ('one')");
+        // The request arrives, but its answer does not in time.
+        fault(&world, 1, || ProxyFault::Delay(Duration::from_hours(1)));
+        assert!(tokio::time::timeout(Duration::from_millis(300), db.push()).await.is_err());
+        assert!(db.stats().await.unwrap().is_push_open);
+        run(&db, "INSERT INTO log VALUES ('two')");
+        if reopen {
+            drop(db);
+            db = world.open("a.db").await;
+        }
+        assert_eq!(lines(&world, &db).await, ["one", "two"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_arrives_late_changes_nothing_any_more() {
+    let (world, db) = stage().await;
+    run(&db, "INSERT INTO log VALUES ('one')");
+    // A gateway has given up on the request, which is still on its way.
+    fault(&world, 1, || ProxyFault::Status(504));
+    let _ = db.push().await;
+    let is_push = |request: &&ProxiedRequest| request.body.windows(15).any(|part| part == b"BEGIN IMMEDIATE");
+    let late = world.proxy.requests().iter().find(is_push).unwrap().clone();
+    run(&db, "INSERT INTO log VALUES ('two')");
+    db.push().await.unwrap();
+    let url = world.url().replace("/db/app", &late.path);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = http.post(url).body(late.body).send().await.unwrap();
+    assert!(answer.status().is_success());
+    assert!(answer.text().await.unwrap().contains("NOT NULL constraint failed"), "it is refused");
+    assert_eq!(lines(&world, &db).await, ["one", "two"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pushed_and_is_not_back_yet_is_not_pushed_again() {
+    let (world, db) = stage().await;
+    run(&db, "INSERT INTO log VALUES ('one')");
+    assert_eq!(db.push().await.unwrap().pushed, 1);
+    assert_eq!(db.stats().await.unwrap().unpushed, Some(0));
+    assert_eq!(db.push().await.unwrap().pushed, 0);
+    drop(db);
+    let db = world.open("a.db").await;
+    run(&db, "INSERT INTO log VALUES ('two')");
+    assert_eq!(db.push().await.unwrap().pushed, 1);
+    run(&db, "INSERT INTO log VALUES ('three')");
+    // Another client deletes what was pushed, before it has come back.
+    world.on_server("DELETE FROM log WHERE line = 'one'").await;
+    db.pull().await.unwrap();
+    assert_eq!(local(&db, "SELECT line FROM log ORDER BY rowid"), ["two", "three"]);
+    assert_eq!(lines(&world, &db).await, ["three", "two"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_of_one_file_and_its_sidecar_are_two_clients() {
+    let (world, db) = stage().await;
+    run(&db, "INSERT INTO log VALUES ('common')");
+    db.sync().await.unwrap().online().unwrap();
+    db.checkpoint().await.unwrap();
+    drop(db);
+    for suffix in ["", "-aquifer", "-wal", "-aquifer-wal"] {
+        let from = world.path(&format!("a.db{suffix}"));
+        if from.exists() {
+            std::fs::copy(from, world.path(&format!("b.db{suffix}"))).unwrap();
+        }
+    }
+    let (a, b) = (world.open("a.db").await, world.open("b.db").await);
+    run(&a, "INSERT INTO log VALUES ('of a')");
+    run(&b, "INSERT INTO log VALUES ('of b')");
+    for db in [&a, &b, &a, &b] {
+        db.sync().await.unwrap().online().unwrap();
+    }
+    assert_eq!(lines(&world, &a).await, ["common", "of a", "of b"]);
+    assert_eq!(lines(&world, &b).await, ["common", "of a", "of b"]);
+}
+
+/// As after the snapshot of a virtual machine: nothing tells the copies apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clients_of_one_name_lose_nothing() {
+    let (world, a) = stage().await;
+    let b = world.open("b.db").await;
+    let name = a.stats().await.unwrap().client_id;
+    let other = b.stats().await.unwrap().client_id;
+    drop(b);
+    let sidecar = rusqlite::Connection::open(world.path("b.db-aquifer")).unwrap();
+    let json: String = sidecar.query_row("SELECT json FROM state", [], |row| row.get(0)).unwrap();
+    let json = json.replace(&other, &name);
+    let checksum = xxhash_rust::xxh3::xxh3_64(json.as_bytes()).cast_signed();
+    sidecar.execute("UPDATE state SET json = ?1, checksum = ?2", (json, checksum)).unwrap();
+    drop(sidecar);
+    let b = world.open("b.db").await;
+    assert_eq!(b.stats().await.unwrap().client_id, name);
+    let mut expected = Vec::new();
+    for round in 0..6 {
+        for (db, who) in [(&a, "a"), (&b, "b")] {
+            run(db, &format!("INSERT INTO log VALUES ('{who}{round}')"));
+            expected.push(format!("{who}{round}"));
+            if round == 3 {
+                fault(&world, 1, || ProxyFault::DropReply);
+            }
+            let _ = db.push().await;
+        }
+    }
+    expected.sort();
+    world.proxy.set_faults(|_, _| None);
+    b.sync().await.unwrap().online().unwrap();
+    assert_eq!(lines(&world, &a).await, expected);
+    assert_eq!(lines(&world, &b).await, expected);
+}

@@ -1,0 +1,11 @@
+//! Databases that are synced with a server.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod bootstrap;
+mod converge;
+mod exactly_once;
+mod foreign;
+#[path = "../remote/stage.rs"]
+#[allow(dead_code, reason = "shared with the tests of the remote")]
+mod server;
+mod world;
