@@ -30,7 +30,7 @@ pub use builder::{BootstrapProgress, Builder};
 pub use database::{Changes, Database, Synced, recorded_conflicts};
 pub use error::{Error, Result};
 pub use sidecar::{RecordedConflict, SidecarError};
-pub use stats::Stats;
+pub use stats::{Stats, recorded_stats};
 pub use watch::WatchEvent;
 
 /// Milliseconds since 1970.

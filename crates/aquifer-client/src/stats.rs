@@ -1,11 +1,12 @@
 //! What there is to be said of a synced database.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Result;
 use crate::engine::Engine;
 use crate::remote::Traffic;
-use crate::sidecar::Conflicts;
+use crate::sidecar::{Conflicts, Sidecar, SidecarError};
 
 /// What there is to be said of a synced database.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -57,6 +58,29 @@ impl Stats {
             received: state.received + received,
         })
     }
+}
+
+/// What is recorded of a database that perhaps another process syncs at this moment: what is not pushed is not found out.
+/// `None`: it is not synced.
+pub fn recorded_stats(database: &Path) -> Result<Option<Stats>> {
+    let Some((state, db)) = Sidecar::peek(database)? else { return Ok(None) };
+    let path = Sidecar::beside(database);
+    let conflicts = Conflicts::count(&db).map_err(|source| SidecarError::Sqlite { path, source })?;
+    let mut wal = database.as_os_str().to_owned();
+    wal.push("-wal");
+    Ok(Some(Stats {
+        unpushed: None,
+        is_push_open: state.attempt.is_some(),
+        conflicts,
+        wal_bytes: std::fs::metadata(wal).map_or(0, |wal| wal.len()),
+        client_id: state.client_id,
+        remote: state.remote,
+        revision: state.base.revision,
+        last_push: state.last_push,
+        last_pull: state.last_pull,
+        sent: state.sent,
+        received: state.received,
+    }))
 }
 
 /// What of a remote's traffic is in the sidecar already.

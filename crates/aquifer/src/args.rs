@@ -6,8 +6,8 @@ use aquifer_log::StoreUrl;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    admin, compact, completions, config, copy, doctor, import, info, ls, replicate, restore, rm, serve,
-    snapshot, verify,
+    admin, compact, completions, config, conflicts, copy, doctor, import, info, ls, replicate, restore, rm,
+    serve, snapshot, sync, verify,
 };
 use crate::config::{Origin, ReplicateSettings, Setting};
 use crate::exit::Exit;
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Replicate(Box<replicate::Replicate>),
     Restore(restore::Restore),
     Serve(Box<serve::Serve>),
+    Sync(Box<sync::Sync>),
+    Conflicts(conflicts::Conflicts),
     Import(import::Import),
     Admin(admin::Admin),
     Ls(ls::Ls),

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use aquifer_client::remote::RemoteError;
 use aquifer_format::GenerationId;
 use aquifer_log::{DatabaseName, LogError, PlanError, RemoveError, StoreError};
 use aquifer_replicate::follow::FollowError;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use crate::config::ConfigError;
 use crate::exit::Exit;
+use crate::progress::note;
 
 /// A command failed.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +95,12 @@ pub(crate) enum CliError {
     #[error("{server}: {reason}")]
     Answered { server: String, reason: String, exit: Exit },
 
+    #[error("{}: {source}", path.display())]
+    Sync { path: PathBuf, source: Box<aquifer_client::Error> },
+
+    #[error("{path} is not synced with any server: there is no {path}-aquifer", path = path.display())]
+    NotSynced { path: PathBuf },
+
     /// Two servers could acknowledge commits of which one is lost.
     #[error(
         "{store} does not keep two servers of one database apart ({seen}): use a store that honours put-if-absent, or, \
@@ -150,6 +158,7 @@ impl CliError {
             CliError::Usage(_) | CliError::Config(_) => Exit::Usage,
             CliError::NoDatabase { .. }
             | CliError::NoGeneration { .. }
+            | CliError::NotSynced { .. }
             | CliError::Remove(RemoveError::NoSuchGeneration { .. }) => Exit::NotFound,
             CliError::Unconfirmed(_) | CliError::Remove(_) => Exit::Exists,
             CliError::Log(e) => of_log(e),
@@ -173,6 +182,7 @@ impl CliError {
                 ImportError::Damaged(_) => Exit::Damaged,
                 _ => Exit::Error,
             },
+            CliError::Sync { source, .. } => of_sync(source),
             CliError::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             CliError::Store(e) => of_store(e),
             CliError::Declined
@@ -290,6 +300,31 @@ fn of_replicate(error: &aquifer_replicate::Error) -> Exit {
     }
 }
 
+fn of_sync(error: &aquifer_client::Error) -> Exit {
+    use aquifer_client::Error;
+    match error {
+        Error::Remote(e) => of_remote(e),
+        Error::NoRemote { .. } => Exit::Usage,
+        Error::NotAttached { .. } | Error::OtherRemote { .. } | Error::OtherDatabase { .. } => Exit::Exists,
+        Error::DatabaseMissing { .. } => Exit::NotFound,
+        Error::Refused { .. } => Exit::Refused,
+        _ => Exit::Error,
+    }
+}
+
+fn of_remote(error: &RemoteError) -> Exit {
+    match error {
+        RemoteError::Address(_) | RemoteError::Option { .. } => Exit::Usage,
+        RemoteError::NotFound { .. } | RemoteError::Gone { .. } => Exit::NotFound,
+        RemoteError::Unauthorized { .. }
+        | RemoteError::Forbidden { .. }
+        | RemoteError::Untrusted { .. }
+        | RemoteError::Refused { .. } => Exit::Refused,
+        error if error.passes() => Exit::Unavailable,
+        _ => Exit::Error,
+    }
+}
+
 fn of_store(error: &StoreError) -> Exit {
     match error {
         StoreError::NotFound { .. } | StoreError::NoStore { .. } => Exit::NotFound,
@@ -331,6 +366,11 @@ impl Told {
                 hint: error.hint(),
             },
         }
+    }
+
+    /// Says it on stderr.
+    pub(crate) fn note(&self, json: bool) {
+        note(&if json { self.json() } else { self.text() });
     }
 
     /// For people: the message, each cause that it does not repeat, and what to do.

@@ -18,6 +18,7 @@ mod session;
 mod signals;
 mod survey;
 mod time;
+mod token;
 mod units;
 
 use std::process::ExitCode;
@@ -29,7 +30,6 @@ use error::{CliError, Told};
 use exit::Exit;
 use logging::LogLevel;
 use output::Output;
-use progress::note;
 use session::Session;
 use signals::Signals;
 
@@ -44,8 +44,7 @@ fn main() -> ExitCode {
     logging::start(global.log_level, global.log_format, default);
     let json = global.json;
     let exit = run(invocation).unwrap_or_else(|error| {
-        let told = Told::of(&error);
-        note(&if json { told.json() } else { told.text() });
+        Told::of(&error).note(json);
         error.exit()
     });
     exit.into()
@@ -70,6 +69,7 @@ fn run(invocation: Invocation) -> Result<Exit, CliError> {
         // Ends in order when interrupted: what is committed is shipped.
         Command::Replicate(replicate) => runtime.block_on(replicate.run(&session)),
         Command::Serve(serve) => runtime.block_on(serve.run(&session)),
+        Command::Sync(sync) if sync.is_watch() => runtime.block_on(sync.run(&session)),
         other => runtime.block_on(until_interrupted(command(&session, other))),
     };
     // An interrupted restore removes its temporary file on a thread of the runtime.
@@ -82,6 +82,8 @@ async fn command(session: &Session, command: Command) -> Result<Exit, CliError> 
         Command::Replicate(replicate) => replicate.run(session).await,
         Command::Restore(restore) => restore.run(session).await,
         Command::Serve(serve) => serve.run(session).await,
+        Command::Sync(sync) => sync.run(session).await,
+        Command::Conflicts(conflicts) => conflicts.run(session).await,
         Command::Import(import) => import.run(session).await,
         Command::Admin(admin) => admin.run(session).await,
         Command::Ls(ls) => ls.run(session).await,

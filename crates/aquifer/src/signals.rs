@@ -4,6 +4,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::CliError;
 
+/// The number of SIGTERM, with which supervisors end a program that did nothing wrong.
+pub(crate) const SIGTERM: i32 = 15;
+
 /// SIGINT and SIGTERM, as they arrive.
 #[derive(Debug)]
 pub(crate) struct Signals {

@@ -22,7 +22,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::fencing::Fencing;
 use crate::session::Session;
-use crate::signals::Signals;
+use crate::signals::{SIGTERM, Signals};
 
 use history::HistoryArgs;
 use hosting::HostingArgs;
@@ -204,9 +204,6 @@ impl Serve {
         }
     }
 }
-
-/// The number of SIGTERM, with which supervisors end a server that did nothing wrong.
-const SIGTERM: i32 = 15;
 
 /// Serves metrics until the task is aborted. Port 0 takes a free one; the log says which.
 async fn serve_metrics(address: SocketAddr, service: &Arc<Service>) -> Result<JoinHandle<()>, CliError> {

@@ -49,6 +49,26 @@ pub(crate) struct FileConfig {
     pub(crate) database: Vec<DatabaseEntry>,
     /// Directories whose databases to replicate, now and when new ones appear.
     pub(crate) directory: Vec<DirectoryEntry>,
+    /// Databases to sync.
+    pub(crate) sync: Vec<SyncEntry>,
+}
+
+/// One database to sync with a server's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct SyncEntry {
+    /// Its file.
+    pub(crate) path: PathBuf,
+    /// URL of the remote database.
+    pub(crate) remote: Option<String>,
+    /// File whose first line is the token.
+    pub(crate) token_file: Option<PathBuf>,
+    /// File whose first line is the key of an encrypted remote database.
+    pub(crate) encryption_key_file: Option<PathBuf>,
+    /// File with certificates to trust, in PEM.
+    pub(crate) certificate: Option<PathBuf>,
+    /// Tables that stay here.
+    #[serde(default)]
+    pub(crate) ignore_tables: Vec<String>,
 }
 
 /// One database to replicate.
@@ -84,6 +104,8 @@ struct Top {
     database: Vec<Table>,
     #[serde(default)]
     directory: Vec<Table>,
+    #[serde(default)]
+    sync: Vec<Table>,
 }
 
 /// What names a database.
@@ -113,6 +135,11 @@ impl FileConfig {
         for entry in &mut config.database {
             absolute(&mut entry.path);
             entry.own.state_dir.iter_mut().for_each(absolute);
+        }
+        for entry in &mut config.sync {
+            absolute(&mut entry.path);
+            let files = [&mut entry.token_file, &mut entry.encryption_key_file, &mut entry.certificate];
+            files.into_iter().flatten().for_each(absolute);
         }
         for entry in &mut config.directory {
             absolute(&mut entry.path);
@@ -145,6 +172,10 @@ impl FileConfig {
             source.only(table.get_ref(), &[keys_of::<DirectoryPlace>(), general])?;
             let DirectoryPlace { path, exclude } = source.part(&table)?;
             config.directory.push(DirectoryEntry { path, exclude, own: source.part(&table)? });
+        }
+        for table in tables("sync") {
+            source.only(table.get_ref(), &[keys_of::<SyncEntry>()])?;
+            config.sync.push(source.read(&table)?);
         }
         Ok(config)
     }

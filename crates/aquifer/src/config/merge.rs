@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use aquifer_log::StoreUrl;
 use serde::Serialize;
 
-use super::file::{ConfigError, DatabaseEntry, DirectoryEntry, FileConfig};
+use super::file::{ConfigError, DatabaseEntry, DirectoryEntry, FileConfig, SyncEntry};
 use super::settings::{DatabaseSettings, ReplicateSettings, given};
 
 /// Where the store is if nobody says.
@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) databases: Vec<DatabaseEntry>,
     /// The directories that the file names.
     pub(crate) directories: Vec<DirectoryEntry>,
+    /// The databases that the file names to be synced.
+    pub(crate) synced: Vec<SyncEntry>,
 }
 
 impl Settings {
@@ -89,6 +91,7 @@ impl Settings {
             origins,
             databases: config.database,
             directories: config.directory,
+            synced: config.sync,
         })
     }
 

@@ -5,6 +5,6 @@ mod keys;
 mod merge;
 mod settings;
 
-pub(crate) use file::{ConfigError, DatabaseEntry, DirectoryEntry};
+pub(crate) use file::{ConfigError, DatabaseEntry, DirectoryEntry, SyncEntry};
 pub(crate) use merge::{Origin, Setting, Settings};
 pub(crate) use settings::{DatabaseSettings, ReplicateSettings, given};

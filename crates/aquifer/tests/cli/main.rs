@@ -19,5 +19,6 @@ mod rm;
 mod serve;
 mod server;
 mod stores;
+mod sync;
 mod terminal;
 mod world;

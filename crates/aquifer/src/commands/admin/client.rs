@@ -14,9 +14,8 @@ use tokio::io::AsyncReadExt;
 
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::token::token;
 
-/// The variable that holds the token.
-const TOKEN: &str = "AQUIFER_TOKEN";
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 /// What is read of a file at once, in bytes.
@@ -31,10 +30,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(server: &str, token_file: Option<&Path>) -> Result<Client, CliError> {
-        let token = match token_file {
-            Some(path) => Some(read_token(path)?),
-            None => std::env::var(TOKEN).ok(),
-        };
+        let token = token(token_file)?;
         // The first to say it in this process is heard; all say the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |source| CliError::Asked { server: server.to_owned(), source };
@@ -130,13 +126,6 @@ fn path(name: &DatabaseName, rest: &str) -> String {
 
 fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-fn read_token(path: &Path) -> Result<String, CliError> {
-    let failed = |source| CliError::File { action: "read", path: path.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(failed)?;
-    let token = text.split_whitespace().next();
-    token.map(str::to_owned).ok_or_else(|| CliError::Usage(format!("{} holds no token", path.display())))
 }
 
 /// What a refusal means to a script.
