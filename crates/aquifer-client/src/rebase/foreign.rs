@@ -7,6 +7,7 @@ use aquifer_sqlite::btree::Value;
 use roaring::RoaringTreemap;
 use rusqlite::{Connection, params_from_iter};
 
+use super::changes::Write;
 use super::conflict::Kind;
 use super::target::{At, Target, Targets};
 use super::{Replay, Result};
@@ -66,7 +67,7 @@ impl Replay<'_> {
                 RowChange::Update { key, old, new } => (child.at(&key, &old), Some(old), new),
             };
             // Its own key may have changed.
-            let places = [Some(place), old.as_ref().and_then(|_| child.at_now(&new))];
+            let places = [Some(place.clone()), old.as_ref().and_then(|_| child.at_now(&new))];
             for at in places.into_iter().flatten() {
                 let sql = format!(
                     "SELECT {columns} FROM {} c WHERE {} AND {}",
@@ -79,7 +80,7 @@ impl Replay<'_> {
                     continue;
                 }
                 let Some(found) = child.find(self.onto, &at)? else { continue };
-                let theirs = self.find_remote(child, &found.at, old.as_ref().unwrap_or(&new))?;
+                let theirs = self.find_remote(child, &place, old.as_ref().unwrap_or(&new))?;
                 // It is the server's already: then the parent is to come back.
                 if theirs.as_ref().is_some_and(|theirs| theirs.values == found.values) {
                     break;
@@ -95,11 +96,16 @@ impl Replay<'_> {
                     theirs.as_ref(),
                     message,
                 ))?;
-                self.take_back(child, found.at)?;
+                self.remove(child, found.at)?;
+                self.take_back(child, place.clone())?;
                 break;
             }
         }
         Ok(())
+    }
+
+    fn remove(&mut self, target: &Target, at: At) -> Result<()> {
+        self.write(target, &Write::Delete(at))?.map_err(|refusal| target.refused(refusal))
     }
 
     /// Rows of the server's that were deleted here, or had their key changed, and that another one refers to.
@@ -152,7 +158,7 @@ impl Replay<'_> {
             };
             let values = old.as_ref().or(new.as_ref()).map_or(&[][..], Vec::as_slice);
             let Some(theirs) = self.find_remote(parent, &at, values)? else { continue };
-            if parent.find(self.onto, &theirs.at)?.is_some_and(|found| found.values == theirs.values) {
+            if parent.find(self.onto, &at)?.is_some_and(|found| found.values == theirs.values) {
                 continue;
             }
             let message = format!(
@@ -166,7 +172,11 @@ impl Replay<'_> {
                 Some(&theirs),
                 message,
             ))?;
-            self.take_back(parent, theirs.at)?;
+            // What was deleted is not there; another row may have come to its place.
+            if let Some(new) = new {
+                self.remove(parent, parent.at_now(&new).unwrap_or_else(|| at.clone()))?;
+            }
+            self.take_back(parent, at)?;
         }
         Ok(())
     }

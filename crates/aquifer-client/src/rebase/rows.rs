@@ -152,7 +152,6 @@ impl Replay<'_> {
         match done {
             Ok(()) => self.columns_gone(target, Some(old), new, found.as_ref()),
             Err(refusal) => {
-                let at = found.as_ref().map_or(at, |found| found.at.clone());
                 let other = self.clashing(target, &refusal, &ours)?;
                 let what = refusal.error();
                 let message = format!(

@@ -13,24 +13,48 @@ use crate::diff::schema::quoted;
 type Theirs = (Option<i64>, Vec<Option<Value>>);
 
 impl Replay<'_> {
-    /// Makes a row what it is on the server. Other rows that have unique values of it only because of local changes
+    /// Puts a row of the server's where there is none in the image now. Other rows that have unique values of it only because of local changes
     /// become what they are there as well, which is recorded.
     pub(super) fn take_back(&mut self, target: &Target, at: At) -> Result<()> {
         let mut open = vec![at];
         while let Some(at) = open.pop() {
-            self.write(target, &Write::Delete(at.clone()))?.map_err(|refusal| target.refused(refusal))?;
             let Some((rowid, values)) = self.remote_values(target, &at)? else { continue };
             let values =
                 values.into_iter().enumerate().filter_map(|(place, value)| Some((place, value?))).collect();
             let row = Write::Insert(rowid, values);
             while let Err(refusal) = self.write(target, &row)? {
                 match self.clashing(target, &refusal, &row)? {
-                    Some(other) if self.displace(target, &other)? => open.push(other.at),
+                    Some(other) if self.displace(target, &other)? => {
+                        open.extend(self.places(target, &other)?);
+                    }
                     _ => return Err(target.refused(refusal)),
                 }
             }
         }
         Ok(())
+    }
+
+    /// Where the server has what a row was that is not in the image any more.
+    fn places(&self, target: &Target, row: &Found) -> Result<Vec<At>> {
+        let key = |values: &[Value]| {
+            let values: Vec<_> = target.key.iter().map(|&column| values[column].clone()).collect();
+            Some(At::Key(values)).filter(|at| {
+                target.is_hidden && !at.params().is_empty() && !at.params().contains(&Value::Null)
+            })
+        };
+        let Some(own) = key(&row.values) else { return Ok(vec![row.at.clone()]) };
+        // An update may have given it another key, but not another rowid.
+        let was = self
+            .find_remote(target, &row.at, &[])?
+            .and_then(|was| key(&was.values))
+            .filter(|was| *was != own);
+        let mut places = vec![own];
+        if let Some(was) = was
+            && target.find(self.onto, &was)?.is_none()
+        {
+            places.push(was);
+        }
+        Ok(places)
     }
 
     /// Takes out a row that stands where one of the server's is to be; false: it is one of the server's itself.
@@ -61,7 +85,7 @@ impl Replay<'_> {
     pub(super) fn find_remote(&self, target: &Target, at: &At, old: &[Value]) -> Result<Option<Found>> {
         let Some((rowid, values)) = self.remote_values(target, at)? else { return Ok(None) };
         let value = |(column, value): (&super::target::Column, Option<Value>)| {
-            value.or_else(|| Some(old[column.local?].clone())).unwrap_or(Value::Null)
+            value.or_else(|| old.get(column.local?).cloned()).unwrap_or(Value::Null)
         };
         let values: Vec<_> = target.columns.iter().zip(values).map(value).collect();
         Ok(Some(Found { at: rowid.map_or_else(|| at.clone(), At::Rowid), rowid, values }))

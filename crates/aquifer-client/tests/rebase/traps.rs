@@ -271,6 +271,31 @@ fn what_was_taken_back_takes_its_references_along() {
     );
 }
 
+#[test]
+fn a_parent_that_comes_back_leaves_rows_that_are_new_here_alone() {
+    let base = "CREATE TABLE p(name TEXT PRIMARY KEY, a); INSERT INTO p VALUES('x', 1), ('y', 2);
+                CREATE TABLE c(k INTEGER PRIMARY KEY, p REFERENCES p(name))";
+    let ours = "DELETE FROM p WHERE name = 'x'; INSERT INTO p VALUES('new', 3)";
+    let sql = "SELECT * FROM p ORDER BY a";
+    assert_comes_to(
+        base,
+        ours,
+        "INSERT INTO c VALUES(1, 'x')",
+        sql,
+        "x 1, y 2, new 3",
+        "needed-parent: theirs",
+    );
+    let ours = "UPDATE p SET name = 'z' WHERE name = 'y'; INSERT INTO p VALUES('new', 3)";
+    assert_comes_to(
+        base,
+        ours,
+        "INSERT INTO c VALUES(1, 'y')",
+        sql,
+        "x 1, y 2, new 3",
+        "needed-parent: theirs",
+    );
+}
+
 struct By(fn(&Conflict) -> Resolution);
 
 impl Resolver for By {
