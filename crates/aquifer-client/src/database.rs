@@ -1,7 +1,7 @@
 //! A synced database, as programs use it.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -19,8 +19,10 @@ use crate::{Error, Result, joined};
 
 /// How often a push is tried that meets what others have pushed meanwhile.
 const ROUNDS: u32 = 20;
-/// Bytes of a WAL from which it is moved into the database after a sync.
+/// Bytes of a WAL from which it is moved into the database.
 const CHECKPOINT: u64 = 4 << 20;
+/// Time between two looks at how large it is.
+const TIDY: Duration = Duration::from_secs(1);
 /// How long a connection of [`Database::connect`] waits for others that write.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -103,7 +105,9 @@ impl Database {
     pub(crate) fn new(engine: Engine, remote: Option<Remote>) -> Database {
         let path = engine.path().to_owned();
         let (engine, meter) = (Arc::new(Mutex::new(engine)), Meter::default());
-        Database { shared: Arc::new(Shared { remote, engine, turn: Mutex::new(()), meter, path }) }
+        let shared = Arc::new(Shared { remote, engine, turn: Mutex::new(()), meter, path });
+        tokio::spawn(tidy_up(Arc::downgrade(&shared)));
+        Database { shared }
     }
 
     /// The database file.
@@ -131,8 +135,12 @@ impl Database {
             Err(Error::Remote(error)) if error.is_offline() => synced.offline = Some(error.into()),
             other => other?,
         }
-        let engine = self.engine().await;
-        synced.revision.clone_from(&engine.state().base.revision);
+        synced.revision = self
+            .blocking(|engine| {
+                engine.tidy(CHECKPOINT)?;
+                Ok(engine.state().base.revision.clone())
+            })
+            .await?;
         Ok(synced)
     }
 
@@ -141,9 +149,6 @@ impl Database {
         // What was pushed comes back with the pull, and is the base then.
         if !is_pulled {
             self.pull_now(synced).await?;
-        }
-        if self.engine().await.wal_bytes() > CHECKPOINT {
-            self.blocking(Engine::checkpoint).await?;
         }
         Ok(())
     }
@@ -220,16 +225,6 @@ impl Database {
     /// Forgets conflicts up to this number. Returns how many there were.
     pub async fn forget_conflicts(&self, up_to: i64) -> Result<usize> {
         self.blocking(move |engine| Ok(engine.sidecar().update(|db, _| Conflicts::forget(db, up_to))?)).await
-    }
-
-    /// Keeps what has been overwritten here since the last time, so that what the database is based on is not lost when
-    /// the WAL is moved into it; and does that where the WAL is large.
-    pub(crate) async fn track(&self) -> Result<()> {
-        self.blocking(|engine| {
-            engine.track()?;
-            if engine.wal_bytes() > CHECKPOINT { engine.checkpoint() } else { Ok(()) }
-        })
-        .await
     }
 
     /// Whether something was committed to the database that was not looked at yet. Cheap: for polling.
@@ -395,6 +390,21 @@ impl Database {
             work(engine)
         })
         .await
+    }
+}
+
+/// Keeps the WAL small for as long as the database is open: our pin keeps the checkpoints of others from that.
+async fn tidy_up(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(TIDY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        // Whoever works on it does so himself.
+        let Ok(mut engine) = Arc::clone(&shared.engine).try_lock_owned() else { continue };
+        drop(shared);
+        let tidied = spawn_blocking(move || engine.tidy(2 * CHECKPOINT)).await;
+        if let Ok(Err(error)) = tidied {
+            tracing::warn!(%error, "the WAL cannot be moved into the database for now");
+        }
     }
 }
 

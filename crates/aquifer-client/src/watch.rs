@@ -42,9 +42,7 @@ impl Database {
             is_first = false;
             if let Some(error) = failure {
                 tell(WatchEvent::Waiting(&error, offline));
-                // What is written meanwhile is kept track of, so that the WAL stays small.
                 let _ = tokio::time::timeout(offline, self.committed()).await;
-                self.track().await?;
                 offline = (offline * 2).min(OFFLINE.1);
                 has_work = true;
                 continue;

@@ -171,6 +171,19 @@ impl Engine {
         Ok(())
     }
 
+    /// Moves the WAL into the database file if there are more bytes in it than these that are not there.
+    pub(crate) fn tidy(&mut self, bytes: u64) -> Result<()> {
+        let backfill = match self.pinned.backfill() {
+            Ok(backfill) => backfill,
+            Err(error) if error.is_transient() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if u64::from(backfill.remaining()) * u64::from(self.page_size().get()) > bytes {
+            return self.checkpoint();
+        }
+        Ok(())
+    }
+
     /// Bytes in the WAL.
     pub(crate) fn wal_bytes(&self) -> u64 {
         let wal = crate::sidecar::with_suffix(&self.path, "-wal");
