@@ -161,6 +161,7 @@ impl Database {
         let _turn = self.shared.turn.lock().await;
         let mut synced = Synced::default();
         self.push_now(&mut synced).await?;
+        synced.revision = self.revision().await;
         Ok(synced)
     }
 
@@ -172,6 +173,7 @@ impl Database {
         let _turn = self.shared.turn.lock().await;
         let mut synced = Synced::default();
         self.pull_now(&mut synced).await?;
+        synced.revision = self.revision().await;
         Ok(synced)
     }
 
@@ -199,6 +201,11 @@ impl Database {
         let is_applied = self.apply_now(&changes.0, &mut synced).await?;
         synced.revision = Some(changes.0.revision.clone());
         Ok(is_applied.then_some(synced))
+    }
+
+    /// The server's revision that the database is based on; `None`: nothing was pulled yet.
+    pub async fn revision(&self) -> Option<String> {
+        self.engine().await.state().base.revision.clone()
     }
 
     /// Moves what is in the WAL into the database file, so that the WAL stays small. What the database is based on is

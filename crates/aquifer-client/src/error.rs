@@ -66,6 +66,10 @@ pub enum Error {
     #[error("the local changes cannot be pushed: {0}")]
     Push(push::PushError),
 
+    /// An object store cannot be followed.
+    #[error(transparent)]
+    Follow(Box<aquifer_replicate::follow::FollowError>),
+
     /// A file beside the database cannot be read or written.
     #[error("cannot {action} {path}: {source}")]
     File {

@@ -4,6 +4,7 @@
 //! changed is found out when it is synced, by comparing pages with those of the server's image that was pulled last.
 //!
 //! - [`Builder`], [`Database`]: a synced database;
+//! - [`Replica`]: a copy that is only read here;
 //! - [`remote`]: the server, over HTTP;
 //! - [`diff`]: from two images of a database, and the pages that differ, to the rows that differ;
 //! - [`push`]: from rows that differ to SQL for the server;
@@ -21,6 +22,7 @@ mod pull;
 pub mod push;
 pub mod rebase;
 pub mod remote;
+mod replica;
 mod retrying;
 mod sidecar;
 mod stats;
@@ -29,6 +31,7 @@ mod watch;
 pub use builder::{BootstrapProgress, Builder};
 pub use database::{Changes, Database, Synced, recorded_conflicts};
 pub use error::{Error, Result};
+pub use replica::Replica;
 pub use sidecar::{RecordedConflict, SidecarError};
 pub use stats::{Stats, recorded_stats};
 pub use watch::WatchEvent;

@@ -10,7 +10,7 @@ use aquifer_sqlite::ReadPages;
 
 use super::{Engine, Since, directory_of};
 use crate::image::Current;
-use crate::push::{Bookkeeping, Kept, Transform, prepare};
+use crate::push::{Bookkeeping, Kept, Transform, prepare, statements};
 use crate::sidecar::{PageMap, Push, PushedPages, State, hash_of};
 use crate::{Result, now};
 
@@ -72,14 +72,10 @@ impl Engine {
         }
         let since = self.state().pushed.clone().map_or(Since::Base, Since::Push);
         let Some(diff) = self.changes(&current, &since)? else { return Ok(Some(0)) };
-        let mut count = (diff.before_rows().len() + diff.after_rows().len()) as u64;
-        for table in diff.tables().iter().filter(|table| self.settings.is_pushed(&table.name)) {
-            for row in diff.rows(table)? {
-                row?;
-                count += 1;
-            }
-        }
-        Ok(Some(count))
+        let settings = &self.settings;
+        let transform = settings.transform.as_deref().map(|transform| transform as &dyn Transform);
+        let summary = statements(&diff, &|table| settings.is_pushed(table), transform, &mut |_| Ok(()))?;
+        Ok(Some(summary.rows + summary.schema))
     }
 
     fn record_attempt(&mut self, current: &Current, push: Push) -> Result<()> {

@@ -28,7 +28,7 @@ pub(crate) struct Setup {
 
 pub(crate) struct Stage {
     pub(crate) dir: TempDir,
-    store: Store,
+    pub(crate) store: Store,
 }
 
 /// Ends with this value.

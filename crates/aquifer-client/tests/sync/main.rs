@@ -5,6 +5,8 @@ mod bootstrap;
 mod converge;
 mod exactly_once;
 mod foreign;
+mod options;
+mod replica;
 #[path = "../remote/stage.rs"]
 #[allow(dead_code, reason = "shared with the tests of the remote")]
 mod server;

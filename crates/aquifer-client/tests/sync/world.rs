@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use aquifer_client::remote::Remote;
 use aquifer_client::{Builder, Database};
+use aquifer_log::Store;
 use aquifer_testkit::proxy::Proxy;
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -40,6 +41,11 @@ impl World {
     /// A copy of the database, synced when it is opened first.
     pub(crate) async fn open(&self, name: &str) -> Database {
         self.builder(name).open().await.unwrap()
+    }
+
+    /// Where the server keeps the database.
+    pub(crate) fn store(&self) -> Store {
+        self.stage.store.clone()
     }
 
     /// Runs SQL on the server, as another client of it does.

@@ -28,8 +28,7 @@ use crate::sql::{Access, Interrupter, Limits, Observer, OnPushConflict, Session,
 use error::Failure;
 use streams::{Stream, Streams};
 
-/// The header of an answer that tells up to which revision it may have seen the database.
-pub const REVISION_HEADER: &str = "aquifer-revision";
+pub use aquifer_protocol::REVISION_HEADER;
 
 /// What a database grants its remote clients.
 #[derive(Clone, Debug)]

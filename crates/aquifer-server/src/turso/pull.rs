@@ -20,7 +20,8 @@ use tokio::time::timeout;
 use super::reading::{self, Encoder, Reading, Selection, ZSTD_LEVEL};
 use super::selector::{Selector, SelectorError};
 use super::shared::{Made, Shared};
-use super::source::{PageHost, PageSource, SourceError, WireRevision};
+use super::source::{PageHost, PageSource, SourceError};
+use aquifer_protocol::WireRevision;
 use aquifer_protocol::pull_updates::{
     ApplyMode, PageEncoding, Protocol, PullHeader, PullRequest, RawEncoding, StreamKind, ZstdEncoding,
 };

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aquifer_format::{GenerationId, PageSize, Pgno, Revision, Timestamp, Txid};
+use aquifer_protocol::WireRevision;
 use bytes::{Buf as _, Bytes};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 
 use super::pull::{Pull, PullError};
 use super::shared::Answers;
-use super::source::{PageHost, PageSource, SourceError, WireRevision};
+use super::source::{PageHost, PageSource, SourceError};
 use aquifer_protocol::pull_updates::{ApplyMode, PageData, PageEncoding, PullHeader, PullRequest};
 
 /// A page is told by one number, which fills it.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aquifer_protocol::REVISION_HEADER;
 use aquifer_sqlite::btree::Value;
 
 use super::super::Remote;
@@ -10,9 +11,6 @@ use super::super::error::RemoteError;
 use super::super::http::Request;
 use super::answer::{self, BatchAnswer, StepResult};
 use super::batch::Batch;
-
-/// The header of an answer that tells up to which revision it may have seen the database.
-const REVISION_HEADER: &str = "aquifer-revision";
 
 /// Why a stream is over in the middle of a request.
 const GIVEN_UP: &str = "a request before this one failed, or was given up";
