@@ -1,5 +1,6 @@
 //! How a synced database is opened.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -131,6 +132,13 @@ impl Builder {
         self
     }
 
+    /// Pushes about so many rows in one transaction of the server's, and more of them in several. They are cut where no
+    /// foreign key is broken, not where the application committed. Without this, all is one transaction.
+    pub fn push_batch_rows(mut self, rows: NonZeroU64) -> Builder {
+        self.settings.push_batch_rows = Some(rows.get());
+        self
+    }
+
     /// Decides conflicts otherwise than the default does.
     pub fn resolver(mut self, resolver: impl Resolver + Send + Sync + 'static) -> Builder {
         self.settings.resolver = Some(Arc::new(resolver));
@@ -164,6 +172,7 @@ impl Builder {
         };
         let (path, settings) = (self.path.clone(), self.settings.clone());
         let opened = joined(spawn_blocking(move || Engine::open(&path, settings)).await)?;
+        let is_fetched = !matches!(opened, Opened::Ready(_));
         let engine = match (opened, &remote) {
             (Opened::Ready(engine), _) => *engine,
             (Opened::Absent, Some(remote)) if !self.is_deferred => {
@@ -174,6 +183,7 @@ impl Builder {
             (Opened::Bootstrapping(begun), Some(remote)) => self.bootstrap(remote, Some(*begun)).await?,
             (Opened::Bootstrapping(_), None) => return Err(Error::NoRemote { path: self.path }),
         };
+        let fetched = if is_fetched { engine.state().base.pages } else { 0 };
         let mut engine = engine;
         if let Some(remote) = &remote {
             engine = joined(
@@ -184,7 +194,7 @@ impl Builder {
                 .await,
             )?;
         }
-        Ok(Database::new(engine, remote))
+        Ok(Database::new(engine, remote, fetched))
     }
 
     async fn create(&self) -> Result<Engine> {

@@ -1,6 +1,7 @@
 //! A synced database, as programs use it.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ struct Shared {
     engine: Arc<Mutex<Engine>>,
     /// Held by whoever pushes or pulls: from the first request to the last change of the sidecar.
     turn: Mutex<()>,
+    /// Pages that came when it was opened, until a sync has told of them.
+    fetched: AtomicU32,
     meter: Meter,
     path: std::path::PathBuf,
 }
@@ -54,7 +57,7 @@ struct Shared {
 pub struct Synced {
     /// Rows and changes of the schema that were pushed.
     pub pushed: u64,
-    /// Pages that came from the server.
+    /// Pages that came from the server; the first time also those that came when the database was opened.
     pub pulled: u64,
     /// Conflicts that were decided; [`Database::conflicts`] has them.
     pub conflicts: u64,
@@ -102,10 +105,12 @@ impl std::fmt::Debug for Database {
 }
 
 impl Database {
-    pub(crate) fn new(engine: Engine, remote: Option<Remote>) -> Database {
+    /// `fetched`: pages that came when it was opened.
+    pub(crate) fn new(engine: Engine, remote: Option<Remote>, fetched: u32) -> Database {
         let path = engine.path().to_owned();
         let (engine, meter) = (Arc::new(Mutex::new(engine)), Meter::default());
-        let shared = Arc::new(Shared { remote, engine, turn: Mutex::new(()), meter, path });
+        let shared =
+            Arc::new(Shared { remote, engine, turn: Mutex::new(()), fetched: fetched.into(), meter, path });
         tokio::spawn(tidy_up(Arc::downgrade(&shared)));
         Database { shared }
     }
@@ -130,7 +135,8 @@ impl Database {
     /// What is wrong with the database or its sidecar; what the server refuses.
     pub async fn sync(&self) -> Result<Synced> {
         let _turn = self.shared.turn.lock().await;
-        let mut synced = Synced::default();
+        let fetched = self.shared.fetched.swap(0, Ordering::Relaxed).into();
+        let mut synced = Synced { pulled: fetched, ..Synced::default() };
         match self.sync_now(&mut synced).await {
             Err(Error::Remote(error)) if error.is_offline() => synced.offline = Some(error.into()),
             other => other?,
@@ -279,9 +285,13 @@ impl Database {
             is_pulled = true;
         }
         let mut backoff = Backoff::new();
-        for round in 1.. {
+        // How often others were faster, one time after the other.
+        let mut clashes = 0;
+        loop {
+            clashes += 1;
+            let round = clashes;
             let Some(outgoing) = self.outgoing().await? else { return Ok(is_pulled) };
-            let Outgoing { push, kept } = outgoing;
+            let Outgoing { push, is_part, kept } = outgoing;
             let rows = kept.summary().rows + kept.summary().schema;
             let outcome = match push::send(remote, &push, &kept).await {
                 Ok(outcome) => outcome,
@@ -295,7 +305,11 @@ impl Database {
                 Outcome::Applied => {
                     self.note(move |engine| engine.sent(Sent::Applied)).await?;
                     synced.pushed += rows;
-                    return Ok(false);
+                    is_pulled = false;
+                    clashes = 0;
+                    if !is_part {
+                        return Ok(false);
+                    }
                 }
                 Outcome::Late => {
                     self.blocking(|engine| engine.sent(Sent::NotApplied)).await?;
@@ -330,7 +344,6 @@ impl Database {
                 }
             }
         }
-        unreachable!("the loop ends by returning")
     }
 
     async fn outgoing(&self) -> Result<Option<Outgoing>> {

@@ -8,6 +8,7 @@
 //! - A page of the base is never lost: it is in the database, or a pre-image, or the server has it (`tracking`).
 //! - Nothing is pushed that was pushed before: what was sent is kept as an image before it is sent (`pushing`).
 
+mod batching;
 mod opening;
 mod pulling;
 mod pushing;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_format::{PageSize, Pgno};
-use aquifer_sqlite::PinnedDatabase;
+use aquifer_sqlite::{PinnedDatabase, ReadPages};
 use roaring::RoaringBitmap;
 
 use crate::diff::Diff;
@@ -70,6 +71,8 @@ pub(crate) struct Settings {
     pub(crate) merge: bool,
     /// Whether the remote database may have another URL than before.
     pub(crate) is_moved: bool,
+    /// Rows of one push, about; `None`: as many as there are.
+    pub(crate) push_batch_rows: Option<u64>,
     pub(crate) resolver: Option<Arc<dyn Resolver + Send + Sync>>,
     pub(crate) transform: Option<Arc<dyn crate::push::Transform>>,
 }
@@ -230,18 +233,21 @@ impl Engine {
     fn changes(&mut self, current: &Current, since: &Since) -> Result<Option<Diff>> {
         let differing = self.differing(current, since)?;
         let Some(differing) = differing else { return Ok(None) };
-        let before: Box<dyn aquifer_sqlite::ReadPages> = match since {
-            Since::Base => Box::new(self.base_image(current)?),
-            Since::Push(push) => Box::new(self.pushed_image(current, push)?),
-        };
+        let before = self.image_of(current, since)?;
         let pages = differing.iter().filter_map(Pgno::new);
         Ok(Some(Diff::between(before, Box::new(current.clone()), pages)?))
+    }
+
+    fn image_of(&self, current: &Current, since: &Since) -> Result<Box<dyn ReadPages>> {
+        Ok(match since {
+            Since::Base => Box::new(self.base_image(current)?),
+            Since::Push(push) => Box::new(self.pushed_image(current, push)?),
+        })
     }
 
     /// Pages whose content differs from what it is in an image that the server knows, and which are in both; `None`:
     /// there is no difference.
     fn differing(&self, current: &Current, since: &Since) -> Result<Option<RoaringBitmap>> {
-        use aquifer_sqlite::ReadPages;
         let failed = |e| Error::Sidecar(self.sidecar.error(e));
         let db = self.sidecar.db();
         let mut current = current.clone();

@@ -7,12 +7,14 @@
 
 use aquifer_format::Pgno;
 use aquifer_sqlite::ReadPages;
+use roaring::RoaringBitmap;
 
-use super::{Engine, Since, directory_of};
-use crate::image::Current;
+use super::{Engine, Since, batching, directory_of};
+use crate::diff::Diff;
+use crate::image::{Current, SharedPages};
 use crate::push::{Bookkeeping, Kept, Transform, prepare, statements};
 use crate::sidecar::{PageMap, Push, PushedPages, State, hash_of};
-use crate::{Result, now};
+use crate::{Error, Result, now};
 
 impl Push {
     fn bookkeeping(&self) -> Bookkeeping {
@@ -23,6 +25,8 @@ impl Push {
 /// What is to be sent.
 pub(crate) struct Outgoing {
     pub(crate) push: Bookkeeping,
+    /// Whether there is more than this.
+    pub(crate) is_part: bool,
     pub(crate) kept: Kept,
 }
 
@@ -51,17 +55,41 @@ impl Engine {
         let settings = self.settings.clone();
         let is_pushed = |table: &str| settings.is_pushed(table);
         let transform = settings.transform.as_deref().map(|transform| transform as &dyn Transform);
-        let kept = prepare(&diff, &is_pushed, transform, directory_of(&self.path))?;
+        let mut kept = prepare(&diff, &is_pushed, transform, directory_of(&self.path))?;
         if kept.is_empty() {
             return Ok(None);
+        }
+        let mut image = SharedPages::new(Box::new(current.clone()));
+        let mut written = None;
+        if let Some(rows) = settings.push_batch_rows.filter(|rows| kept.summary().rows > *rows) {
+            let before = self.image_of(&current, &since)?;
+            let spill = tempfile::tempfile_in(directory_of(&self.path));
+            let spill = spill.map_err(Error::file("make a temporary file beside", &self.path))?;
+            if let Some(part) = batching::part(&diff, before, &is_pushed, transform, rows, spill)? {
+                let pages = part.written();
+                let before = self.image_of(&current, &since)?;
+                let diff = Diff::between(before, Box::new(part.clone()), pages.iter().copied())?;
+                kept = prepare(&diff, &is_pushed, transform, directory_of(&self.path))?;
+                image = SharedPages::new(Box::new(part));
+                written = Some(pages.into_iter().map(Pgno::get).collect());
+            }
         }
         drop(diff);
         let step = i64::from(uuid::Uuid::new_v4().as_fields().0 >> 12) + 1;
         let (client_id, change_id) = (self.state().client_id.clone(), self.state().change_id + step);
-        let push = Push { client_id, change_id, pages: current.pages() };
+        let push = Push { client_id, change_id, pages: image.pages() };
         let bookkeeping = push.bookkeeping();
-        self.record_attempt(&current, push)?;
-        Ok(Some(Outgoing { push: bookkeeping, kept }))
+        let is_part = written.is_some();
+        let differing = match (written, &since) {
+            (None, _) => self.changed.clone(),
+            (Some(written), Since::Base) => written,
+            (Some(written), Since::Push(push)) => {
+                let pushed = PushedPages::of(push.change_id).pages(self.sidecar.db());
+                written | pushed.map_err(|e| self.sidecar.error(e))?
+            }
+        };
+        self.record_attempt(&current, image, differing, push)?;
+        Ok(Some(Outgoing { push: bookkeeping, is_part, kept }))
     }
 
     /// How many rows and changes of the schema are not pushed; as far as can be told without a server.
@@ -78,12 +106,17 @@ impl Engine {
         Ok(Some(summary.rows + summary.schema))
     }
 
-    fn record_attempt(&mut self, current: &Current, push: Push) -> Result<()> {
+    /// Keeps the image that is pushed. `candidates` are at least the pages of the base that differ in it.
+    fn record_attempt(
+        &mut self,
+        current: &Current,
+        mut image: SharedPages,
+        mut candidates: RoaringBitmap,
+        push: Push,
+    ) -> Result<()> {
         let base_pages = self.state().base.pages;
-        let mut current = current.clone();
-        let mut base = self.base_image(&current)?;
+        let mut base = self.base_image(current)?;
         let (change_id, pages) = (push.change_id, push.pages);
-        let mut candidates = self.changed.clone();
         candidates.remove_range(pages.min(base_pages).saturating_add(1)..);
         if pages > base_pages {
             candidates.insert_range(base_pages + 1..=pages);
@@ -100,7 +133,7 @@ impl Engine {
             for pgno in candidates.iter().filter_map(Pgno::new) {
                 before.fill(0);
                 let in_base = pgno.get() <= base_pages;
-                if !current.read(pgno, &mut now) {
+                if !image.read(pgno, &mut now) {
                     unreadable = Some(pgno);
                     return Err(rusqlite::Error::QueryReturnedNoRows);
                 }

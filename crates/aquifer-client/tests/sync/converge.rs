@@ -1,5 +1,7 @@
 //! Several copies that are changed at random, and synced at random, become the same.
 
+use std::num::NonZeroU64;
+
 use aquifer_client::Database;
 use proptest::prelude::*;
 
@@ -63,7 +65,7 @@ async fn take(world: &World, db: &mut Database, who: usize, at: usize, step: &St
             let name = db.path().file_name().unwrap().to_str().unwrap().to_owned();
             // Only one at a time.
             *db = world.open("spare.db").await;
-            *db = world.open(&name).await;
+            *db = open(world, &name).await;
             return;
         }
         Step::Insert(k) => format!("INSERT OR IGNORE INTO t(k, a, b) VALUES ({k}, '{mark}', '{mark}')"),
@@ -84,6 +86,13 @@ async fn take(world: &World, db: &mut Database, who: usize, at: usize, step: &St
     let _ = db.connect().unwrap().execute_batch(&sql);
 }
 
+/// The first copy pushes a few rows at a time.
+async fn open(world: &World, name: &str) -> Database {
+    let builder = world.builder(name);
+    let builder = if name == "0.db" { builder.push_batch_rows(NonZeroU64::new(3).unwrap()) } else { builder };
+    builder.open().await.unwrap()
+}
+
 fn logged(steps: &[(usize, Step)]) -> usize {
     let lines = |step: &Step| match step {
         Step::Log => 1,
@@ -100,7 +109,7 @@ async fn converge(steps: Vec<(usize, Step)>) {
     }
     let mut copies = Vec::new();
     for name in ["0.db", "1.db", "2.db"] {
-        copies.push(world.open(name).await);
+        copies.push(open(&world, name).await);
     }
     for (at, (who, step)) in steps.iter().enumerate() {
         take(&world, &mut copies[*who], *who, at, step).await;

@@ -40,6 +40,10 @@ fn fault(world: &World, times: u32, fault: fn() -> ProxyFault) {
     });
 }
 
+fn is_push(request: &ProxiedRequest) -> bool {
+    request.body.windows(15).any(|part| part == b"BEGIN IMMEDIATE")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_whose_answer_is_lost_happens_once() {
     for lost in 1..=3 {
@@ -84,8 +88,7 @@ async fn a_request_that_arrives_late_changes_nothing_any_more() {
     // A gateway has given up on the request, which is still on its way.
     fault(&world, 1, || ProxyFault::Status(504));
     let _ = db.push().await;
-    let is_push = |request: &&ProxiedRequest| request.body.windows(15).any(|part| part == b"BEGIN IMMEDIATE");
-    let late = world.proxy.requests().iter().find(is_push).unwrap().clone();
+    let late = world.proxy.requests().into_iter().find(is_push).unwrap();
     run(&db, "INSERT INTO log VALUES ('two')");
     db.push().await.unwrap();
     let url = world.url().replace("/db/app", &late.path);
@@ -170,4 +173,62 @@ async fn two_clients_of_one_name_lose_nothing() {
     b.sync().await.unwrap().online().unwrap();
     assert_eq!(lines(&world, &a).await, expected);
     assert_eq!(lines(&world, &b).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_in_several_transactions_happens_once_whatever_is_lost() {
+    for lost in 0..4 {
+        let world = World::new().await;
+        world.on_server(TABLE).await;
+        let db = world.builder("a.db").push_batch_rows(std::num::NonZeroU64::new(50).unwrap());
+        let mut db = db.open().await.unwrap();
+        run(
+            &db,
+            "CREATE TABLE parent(id INTEGER PRIMARY KEY, name UNIQUE);
+             CREATE TABLE child(id INTEGER PRIMARY KEY, parent NOT NULL REFERENCES parent);
+             CREATE TABLE changes(line);
+             CREATE TRIGGER t AFTER INSERT ON child BEGIN INSERT INTO changes VALUES (new.id); END;
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120)
+             INSERT INTO parent SELECT i, 'n' || i FROM n;
+             INSERT INTO child SELECT id, id FROM parent;
+             INSERT INTO log SELECT name FROM parent",
+        );
+        // The answer to this one of the pushes is lost, and those after it find no server.
+        let pushes = AtomicU32::new(0);
+        world.proxy.set_faults(move |path, _| {
+            let at = if path.ends_with("/pipeline") { pushes.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            match at.cmp(&lost) {
+                std::cmp::Ordering::Less => None,
+                std::cmp::Ordering::Equal if lost > 0 => Some(ProxyFault::DropReply),
+                _ if lost > 0 && path.ends_with("/pipeline") => Some(ProxyFault::Status(503)),
+                _ => None,
+            }
+        });
+        let pushed = db.push().await;
+        assert_eq!(pushed.is_ok(), lost == 0);
+        if lost == 0 {
+            let pushes = world.proxy.requests().iter().filter(|request| is_push(request)).count();
+            assert!((7..=9).contains(&pushes), "480 rows, 50 at a time, in {pushes} pushes");
+        }
+        world.proxy.set_faults(|_, _| None);
+        if lost > 0 {
+            drop(db);
+            db = world.open("a.db").await;
+        }
+        run(&db, "INSERT INTO parent VALUES (1000, 'late')");
+        db.sync().await.unwrap().online().unwrap();
+        let other = world.open("b.db").await;
+        for sql in [
+            "SELECT * FROM parent ORDER BY id",
+            "SELECT * FROM child ORDER BY id",
+            "SELECT line FROM changes ORDER BY line",
+            "SELECT line FROM log ORDER BY line",
+            "SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'aquifer%' ORDER BY name",
+        ] {
+            assert_eq!(local(&other, sql), local(&db, sql), "{sql}");
+        }
+        assert_eq!(local(&other, "SELECT count(*) FROM parent JOIN child ON parent = parent.id"), ["120"]);
+        assert_eq!(local(&other, "SELECT count(*), count(DISTINCT line) FROM log"), ["120|120"]);
+        assert_eq!(local(&other, "PRAGMA foreign_key_check"), [""; 0]);
+    }
 }

@@ -1,6 +1,7 @@
 //! The configuration file: TOML, for fleets. Secrets have no keys here: they come from the environment.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -69,6 +70,8 @@ pub(crate) struct SyncEntry {
     /// Tables that stay here.
     #[serde(default)]
     pub(crate) ignore_tables: Vec<String>,
+    /// Rows of one push, about.
+    pub(crate) push_batch_rows: Option<NonZeroU64>,
 }
 
 /// One database to replicate.

@@ -179,6 +179,9 @@ impl Sync {
                 let bytes = |pages: u64| pages * u64::from(so_far.page_size);
                 progress.set(bytes(so_far.received), bytes(so_far.pages));
             });
+        if let Some(rows) = target.push_batch_rows {
+            builder = builder.push_batch_rows(rows);
+        }
         if self.beginning.merge {
             builder = builder.merge();
         }

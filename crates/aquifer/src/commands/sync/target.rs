@@ -1,5 +1,6 @@
 //! Which databases are synced with what: the command line over the configuration file over what was recorded.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use aquifer_client::remote::{RemoteOptions, Secret};
@@ -31,6 +32,10 @@ pub(super) struct Remote {
     /// A table that stays here: it is not pushed; may be repeated
     #[arg(long = "ignore-table", value_name = "NAME")]
     ignore_tables: Vec<String>,
+
+    /// Push more rows than this in several transactions, cut where no foreign key is broken; else all is one
+    #[arg(long, value_name = "ROWS")]
+    push_batch_rows: Option<NonZeroU64>,
 }
 
 /// A database that is to be synced.
@@ -39,6 +44,7 @@ pub(super) struct Target {
     pub(super) path: PathBuf,
     pub(super) remote: String,
     pub(super) ignore_tables: Vec<String>,
+    pub(super) push_batch_rows: Option<NonZeroU64>,
     token_file: Option<PathBuf>,
     encryption_key_file: Option<PathBuf>,
     certificate: Option<PathBuf>,
@@ -84,6 +90,7 @@ impl Remote {
         Ok(Target {
             remote,
             ignore_tables,
+            push_batch_rows: self.push_batch_rows.or_else(|| entry.and_then(|entry| entry.push_batch_rows)),
             token_file: own(&self.token_file, |entry| &entry.token_file),
             encryption_key_file: own(&self.encryption_key_file, |entry| &entry.encryption_key_file),
             certificate: own(&self.certificate, |entry| &entry.certificate),
