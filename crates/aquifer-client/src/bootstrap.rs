@@ -12,6 +12,7 @@ use aquifer_format::{PageHash, PageSize, Pgno};
 use roaring::RoaringBitmap;
 
 use crate::engine::{Engine, directory_of};
+use crate::frames::Protocol;
 use crate::sidecar::{Base, Bootstrap, PageMap, Received, Sidecar, State, hash_of, with_suffix};
 use crate::{Error, Result};
 
@@ -53,9 +54,11 @@ impl Bootstrapping {
         revision: &str,
         pages: u32,
         page_size: PageSize,
+        protocol: Protocol,
     ) -> Result<Bootstrapping> {
         let mut state = State::new(Base::empty());
         state.remote = Some(remote.to_owned());
+        state.protocol = Some(protocol);
         state.page_size = page_size.get();
         state.bootstrap = Some(Bootstrap { revision: revision.to_owned(), pages, is_complete: false });
         let file = open(path, true)?;
@@ -118,6 +121,11 @@ impl Bootstrapping {
 
     pub(crate) fn page_size(&self) -> PageSize {
         self.page_size
+    }
+
+    /// Whether a page has come, and was recorded.
+    pub(crate) fn has(&self, pgno: Pgno) -> bool {
+        self.received.contains(pgno.get())
     }
 
     /// Pages that have come.

@@ -4,15 +4,17 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aquifer_format::PageSize;
+use aquifer_format::{PageSize, Pgno};
+use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use crate::bootstrap::Bootstrapping;
 use crate::database::Database;
 use crate::engine::{Engine, Opened, Settings};
+use crate::frames::{Place, Protocol, instead};
 use crate::push::Transform;
 use crate::rebase::Resolver;
-use crate::remote::{PullQuery, Remote, RemoteError, RemoteOptions, Secret};
+use crate::remote::{Export, Pull, PullQuery, Remote, RemoteError, RemoteOptions, Secret};
 use crate::retrying::Backoff;
 use crate::{Error, Result, joined};
 
@@ -30,6 +32,21 @@ pub struct BootstrapProgress {
     pub pages: u64,
     /// Bytes of a page.
     pub page_size: u32,
+}
+
+/// Where pages of a first fetch come from.
+enum Source {
+    Pull(Pull),
+    File(Export),
+}
+
+impl Source {
+    async fn next_page(&mut self) -> Result<Option<(Pgno, Bytes)>, RemoteError> {
+        match self {
+            Source::Pull(pull) => pull.next_page().await,
+            Source::File(export) => export.next_page().await,
+        }
+    }
 }
 
 type Listener = Arc<dyn Fn(BootstrapProgress) + Send + Sync>;
@@ -139,6 +156,12 @@ impl Builder {
         self
     }
 
+    /// How the server is spoken to; without this it is found out.
+    pub fn protocol(mut self, protocol: Protocol) -> Builder {
+        self.settings.protocol = protocol;
+        self
+    }
+
     /// Decides conflicts otherwise than the default does.
     pub fn resolver(mut self, resolver: impl Resolver + Send + Sync + 'static) -> Builder {
         self.settings.resolver = Some(Arc::new(resolver));
@@ -185,16 +208,30 @@ impl Builder {
         };
         let fetched = if is_fetched { engine.state().base.pages } else { 0 };
         let mut engine = engine;
+        // A file is what the server had when its generation began.
+        let is_old = is_fetched && engine.is_beginning();
+        let protocol = self.settings.protocol;
         if let Some(remote) = &remote {
             engine = joined(
                 spawn_blocking({
                     let url = remote.url().to_owned();
-                    move || engine.attach(&url).map(|()| engine)
+                    move || {
+                        engine.attach(&url)?;
+                        let protocol = Some(protocol).filter(|named| *named != Protocol::Auto);
+                        if let Some(protocol) = protocol.or(engine.protocol()) {
+                            engine.speak(protocol)?;
+                        }
+                        Ok::<_, Error>(engine)
+                    }
                 })
                 .await,
             )?;
         }
-        Ok(Database::new(engine, remote, fetched))
+        let database = Database::new(engine, remote, fetched);
+        if is_old {
+            database.pull().await?;
+        }
+        Ok(database)
     }
 
     async fn create(&self) -> Result<Engine> {
@@ -204,7 +241,17 @@ impl Builder {
 
     /// `None`: the remote database is empty.
     async fn begin(&self, remote: &Remote) -> Result<Option<Bootstrapping>> {
-        let mut pull = remote.pull(&PullQuery::default()).await?;
+        if self.settings.protocol == Protocol::Libsql {
+            return self.begin_with_file(remote).await;
+        }
+        let mut pull = match remote.pull(&PullQuery::default()).await {
+            Ok(pull) => pull,
+            Err(error) if self.settings.protocol == Protocol::Auto => {
+                instead(remote, error).await?;
+                return self.begin_with_file(remote).await;
+            }
+            Err(error) => return Err(error.into()),
+        };
         if pull.pages == 0 {
             return Ok(None);
         }
@@ -215,18 +262,60 @@ impl Builder {
         let (revision, pages) = (pull.revision.clone(), pull.pages);
         let size = size.unwrap_or(PageSize::DEFAULT);
         let begun = spawn_blocking(move || {
-            let mut begun = Bootstrapping::begin(&path, &url, &revision, pages, size)?;
+            let mut begun = Bootstrapping::begin(&path, &url, &revision, pages, size, Protocol::Turso)?;
             if let Some((pgno, page)) = first {
                 begun.put(pgno, &page)?;
             }
             Ok::<_, Error>(begun)
         });
         let begun = joined(begun.await)?;
-        match self.receive(&mut pull, begun).await? {
+        match self.receive(&mut Source::Pull(pull), begun).await? {
             (begun, Ok(())) => Ok(Some(begun)),
             (begun, Err(error)) if error.passes() => Ok(Some(begun)),
             (_, Err(error)) => Err(error.into()),
         }
+    }
+
+    /// As [`begin`](Builder::begin), with the file that the server's generation of frames begins with.
+    async fn begin_with_file(&self, remote: &Remote) -> Result<Option<Bootstrapping>> {
+        let generation = remote.frames_generation().await?;
+        let export = remote.export(generation).await?;
+        if export.pages == 0 {
+            return Ok(None);
+        }
+        let (path, url) = (self.path.clone(), remote.url().to_owned());
+        let revision = Place { generation, frame: 0 }.to_string();
+        let (pages, size) = (export.pages, export.page_size);
+        let begun = spawn_blocking(move || {
+            Bootstrapping::begin(&path, &url, &revision, pages, size, Protocol::Libsql)
+        });
+        let begun = joined(begun.await)?;
+        match self.receive(&mut Source::File(export), begun).await? {
+            (begun, Ok(())) => Ok(Some(begun)),
+            (begun, Err(error)) if error.passes() => Ok(Some(begun)),
+            (_, Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// Asks for what has not come yet. A file comes from its beginning.
+    async fn source(&self, remote: &Remote, begun: &Bootstrapping) -> Result<Source, RemoteError> {
+        if let Some(place) = Place::of(begun.revision()) {
+            return remote.export(place.generation).await.map(Source::File);
+        }
+        let server_revision = Some(begun.revision().to_owned());
+        let query = PullQuery { server_revision, pages: begun.wanted(), ..PullQuery::default() };
+        remote.pull(&query).await.map(Source::Pull)
+    }
+
+    /// What is there now, after the server has forgotten what was begun with: its revision and its pages.
+    async fn anew(&self, remote: &Remote, begun: &Bootstrapping) -> Result<(String, u32), RemoteError> {
+        if Place::of(begun.revision()).is_some() {
+            let generation = remote.frames_generation().await?;
+            let export = remote.export(generation).await?;
+            return Ok((Place { generation, frame: 0 }.to_string(), export.pages));
+        }
+        let pull = remote.pull(&PullQuery::default()).await?;
+        Ok((pull.revision.clone(), pull.pages))
     }
 
     /// Goes on until all is here.
@@ -239,17 +328,14 @@ impl Builder {
         let mut backoff = Backoff::new();
         let mut fruitless = 0;
         loop {
-            let wanted = begun.wanted();
-            if wanted.as_ref().is_some_and(roaring::RoaringBitmap::is_empty) {
+            if begun.wanted().is_some_and(|wanted| wanted.is_empty()) {
                 break;
             }
             let before = begun.received();
-            let server_revision = Some(begun.revision().to_owned());
-            let query = PullQuery { server_revision, pages: wanted, ..PullQuery::default() };
-            let failure = match remote.pull(&query).await {
-                Ok(mut pull) => {
+            let failure = match self.source(remote, &begun).await {
+                Ok(mut source) => {
                     let received;
-                    (begun, received) = self.receive(&mut pull, begun).await?;
+                    (begun, received) = self.receive(&mut source, begun).await?;
                     received.err()
                 }
                 Err(error) => Some(error),
@@ -258,8 +344,7 @@ impl Builder {
                 None => {}
                 Some(RemoteError::Gone { .. }) => {
                     // The server has forgotten the revision that it was begun with.
-                    let pull = remote.pull(&PullQuery::default()).await?;
-                    let (revision, pages) = (pull.revision.clone(), pull.pages);
+                    let (revision, pages) = self.anew(remote, &begun).await?;
                     let restarted = spawn_blocking(move || begun.restart(&revision, pages).map(|()| begun));
                     begun = joined(restarted.await)?;
                 }
@@ -289,12 +374,12 @@ impl Builder {
     /// Takes all pages of an answer; and says how that ended. What came is recorded in any case.
     async fn receive(
         &self,
-        pull: &mut crate::remote::Pull,
+        source: &mut Source,
         mut begun: Bootstrapping,
     ) -> Result<(Bootstrapping, Result<(), RemoteError>)> {
         let mut piece = Vec::with_capacity(PIECE);
         loop {
-            let next = pull.next_page().await;
+            let next = source.next_page().await;
             let ended = match next {
                 Ok(Some(page)) => {
                     piece.push(page);
@@ -310,7 +395,9 @@ impl Builder {
             let is_last = ended.is_some();
             let written = spawn_blocking(move || {
                 for (pgno, page) in &pages {
-                    begun.put(*pgno, page)?;
+                    if !begun.has(*pgno) {
+                        begun.put(*pgno, page)?;
+                    }
                 }
                 if is_last {
                     begun.record()?;

@@ -1,5 +1,7 @@
 //! A synced database, as programs use it.
 
+mod frames;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,6 +12,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 
 use crate::engine::{Applied, Engine, Outgoing, Sent};
+use crate::frames::{Place, Protocol};
 use crate::pull::{Incoming, fetch};
 use crate::push::{self, Outcome};
 use crate::remote::{PullQuery, Remote};
@@ -55,7 +58,7 @@ struct Shared {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Synced {
-    /// Rows and changes of the schema that were pushed.
+    /// Rows and changes of the schema that were pushed; with libSQL's protocol, pages.
     pub pushed: u64,
     /// Pages that came from the server; the first time also those that came when the database was opened.
     pub pulled: u64,
@@ -186,15 +189,8 @@ impl Database {
     /// Waits until the server has something new, at most for as long as it is told, and fetches it. `None`: there is
     /// nothing new. The database is not touched, and others may push and pull meanwhile: [`apply`](Database::apply) it.
     pub async fn wait_changes(&self, timeout: Duration) -> Result<Option<Changes>> {
-        let remote = self.remote()?;
-        let (since, size) = {
-            let engine = self.engine().await;
-            (engine.state().base.revision.clone(), engine.page_size())
-        };
-        let long_poll = since.is_some().then_some(timeout);
-        let query = PullQuery { client_revision: since.clone(), long_poll, ..PullQuery::default() };
-        let incoming = fetch(remote, query, self.directory(), size).await?;
-        let is_new = since.as_deref() != Some(&incoming.revision);
+        let incoming = self.fetch(Some(timeout)).await?;
+        let is_new = incoming.since.as_deref() != Some(&incoming.revision);
         Ok(is_new.then(|| Changes(Arc::new(incoming))))
     }
 
@@ -268,6 +264,7 @@ impl Database {
 
     /// Finds out what became of a push whose answer was lost.
     async fn resolve(&self) -> Result<()> {
+        self.resolve_frames().await?;
         let Some(attempt) = self.engine().await.attempt() else { return Ok(()) };
         let is_applied = push::resolve(self.remote()?, &attempt).await?;
         let sent = if is_applied { Sent::Applied } else { Sent::NotApplied };
@@ -277,6 +274,10 @@ impl Database {
     /// Whether a pull was made after the last push.
     async fn push_now(&self, synced: &mut Synced) -> Result<bool> {
         let remote = self.remote()?;
+        if self.protocol().await? == Protocol::Libsql {
+            self.push_frames(synced).await?;
+            return Ok(true);
+        }
         self.resolve().await?;
         let mut is_pulled = false;
         if self.engine().await.state().base.revision.is_none() {
@@ -362,25 +363,37 @@ impl Database {
         if missing.is_empty() {
             return Ok(());
         }
+        if let Some(place) = revision.as_deref().and_then(Place::of) {
+            return self.supply_frames(place, missing).await;
+        }
         let query = PullQuery { server_revision: revision, pages: Some(missing), ..PullQuery::default() };
         let pages = fetch(self.remote()?, query, self.directory(), size).await?;
         self.blocking(move |engine| engine.supply(&pages)).await
     }
 
     async fn pull_now(&self, synced: &mut Synced) -> Result<()> {
-        let remote = self.remote()?;
         self.resolve().await?;
         loop {
-            let (since, size) = {
-                let engine = self.engine().await;
-                (engine.state().base.revision.clone(), engine.page_size())
-            };
-            let query = PullQuery { client_revision: since.clone(), ..PullQuery::default() };
-            let incoming = Arc::new(fetch(remote, query, self.directory(), size).await?);
+            let incoming = Arc::new(self.fetch(None).await?);
             if self.apply_now(&incoming, synced).await? {
                 return Ok(());
             }
         }
+    }
+
+    /// Fetches what is new on the server; waits for something new, if it is told to and the server can.
+    async fn fetch(&self, wait: Option<Duration>) -> Result<Incoming> {
+        let (remote, protocol) = (self.remote()?, self.protocol().await?);
+        let (base, size) = {
+            let engine = self.engine().await;
+            (engine.state().base.clone(), engine.page_size())
+        };
+        if protocol == Protocol::Libsql {
+            return crate::frames::fetch(remote, base.revision, base.pages, self.directory()).await;
+        }
+        let long_poll = wait.filter(|_| base.revision.is_some());
+        let query = PullQuery { client_revision: base.revision, long_poll, ..PullQuery::default() };
+        fetch(remote, query, self.directory(), size).await
     }
 
     /// False: it does not fit any more.

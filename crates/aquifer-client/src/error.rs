@@ -62,6 +62,41 @@ pub enum Error {
         remote: String,
     },
 
+    /// The database is synced in another protocol.
+    #[error(
+        "{path} was synced in another protocol than the one that was named now: name that one, or none; or remove \
+         {path}-aquifer and attach the database anew with --merge: no row is lost by that",
+        path = path.display()
+    )]
+    OtherProtocol {
+        /// The database.
+        path: PathBuf,
+    },
+
+    /// What is pushed is the whole database.
+    #[error(
+        "{path} is synced in libSQL's protocol, in which the whole database is pushed as it is: tables cannot be \
+         left out (--ignore-table, Builder::tables_ignore), rows not be transformed, and a push not be cut \
+         (--push-batch-rows, Builder::push_batch_rows)",
+        path = path.display()
+    )]
+    WholeDatabase {
+        /// The database.
+        path: PathBuf,
+    },
+
+    /// The database is kept by a client of libSQL's.
+    #[error(
+        "{path} is kept by a client of libSQL's ({path}-info is beside it), and two clients of one file would undo each \
+         other's work: have that client push what it has, and remove {path}-info and {path} to fetch the database anew; \
+         or remove {path}-info alone, and add its rows to the remote ones with --merge",
+        path = path.display()
+    )]
+    LibsqlCopy {
+        /// The database.
+        path: PathBuf,
+    },
+
     /// The local changes cannot be made statements for the server.
     #[error("the local changes cannot be pushed: {0}")]
     Push(push::PushError),
@@ -149,7 +184,11 @@ pub enum Error {
     },
 
     /// A page that the server had at an older revision is needed and cannot be had.
-    #[error("page {pgno} of the server's revision {revision} is neither here nor given by the server")]
+    #[error(
+        "page {pgno} of the server's revision {revision} is neither here nor given by the server, so that local changes \
+         cannot be told: remove the file with -aquifer after the database's name, and attach the database anew with \
+         --merge: no row is lost by that"
+    )]
     BasePageMissing {
         /// The page.
         pgno: aquifer_format::Pgno,

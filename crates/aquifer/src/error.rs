@@ -304,8 +304,11 @@ fn of_sync(error: &aquifer_client::Error) -> Exit {
     use aquifer_client::Error;
     match error {
         Error::Remote(e) => of_remote(e),
-        Error::NoRemote { .. } => Exit::Usage,
-        Error::NotAttached { .. } | Error::OtherRemote { .. } | Error::OtherDatabase { .. } => Exit::Exists,
+        Error::NoRemote { .. } | Error::OtherProtocol { .. } | Error::WholeDatabase { .. } => Exit::Usage,
+        Error::NotAttached { .. }
+        | Error::OtherRemote { .. }
+        | Error::OtherDatabase { .. }
+        | Error::LibsqlCopy { .. } => Exit::Exists,
         Error::DatabaseMissing { .. } => Exit::NotFound,
         Error::Refused { .. } => Exit::Refused,
         _ => Exit::Error,

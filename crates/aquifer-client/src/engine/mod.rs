@@ -9,6 +9,7 @@
 //! - Nothing is pushed that was pushed before: what was sent is kept as an image before it is sent (`pushing`).
 
 mod batching;
+mod frames;
 mod opening;
 mod pulling;
 mod pushing;
@@ -25,11 +26,13 @@ use aquifer_sqlite::{PinnedDatabase, ReadPages};
 use roaring::RoaringBitmap;
 
 use crate::diff::Diff;
+use crate::frames::Protocol;
 use crate::image::{BaseImage, Current, PushedImage};
 use crate::rebase::Resolver;
 use crate::sidecar::{PageMap, PreImages, PushedPages, Sidecar, State, hash_of};
 use crate::{Error, Result};
 
+pub(crate) use frames::Part;
 pub(crate) use opening::{Opened, make_empty};
 pub(crate) use pulling::Applied;
 pub(crate) use pushing::{Outgoing, Sent};
@@ -73,6 +76,7 @@ pub(crate) struct Settings {
     pub(crate) is_moved: bool,
     /// Rows of one push, about; `None`: as many as there are.
     pub(crate) push_batch_rows: Option<u64>,
+    pub(crate) protocol: Protocol,
     pub(crate) resolver: Option<Arc<dyn Resolver + Send + Sync>>,
     pub(crate) transform: Option<Arc<dyn crate::push::Transform>>,
 }
@@ -107,6 +111,20 @@ pub(crate) fn directory_of(database: &Path) -> &Path {
 
 fn is_bookkeeping(table: &str) -> bool {
     BOOKKEEPING.iter().any(|name| name.eq_ignore_ascii_case(table))
+}
+
+impl Drop for Engine {
+    /// Looks at what was committed while it can still be told: when the last connection is closed, SQLite moves the WAL
+    /// into the database, and with it goes what pages were before.
+    fn drop(&mut self) {
+        #[cfg(test)]
+        if self.dies_at.is_some() {
+            return;
+        }
+        if let Err(error) = self.track() {
+            tracing::debug!(path = %self.path.display(), %error, "what was committed last is found out when it is opened");
+        }
+    }
 }
 
 impl Engine {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::tracking::patiently;
 use super::{Engine, Settings};
 use crate::bootstrap::Bootstrapping;
-use crate::sidecar::{Base, FileStamp, PreImages, Sidecar, State, Tracked};
+use crate::sidecar::{Base, FileStamp, PreImages, Sidecar, State, Tracked, with_suffix};
 use crate::{Error, Result};
 
 /// What is found when a database is opened.
@@ -27,6 +27,9 @@ impl Engine {
     /// Opens a database for sync. One that has no sidecar gets one: nothing of it is on the server yet.
     pub(crate) fn open(path: &Path, settings: Settings) -> Result<Opened> {
         let is_there = path.exists();
+        if with_suffix(path, "-info").exists() {
+            return Err(Error::LibsqlCopy { path: path.to_owned() });
+        }
         match Sidecar::open(path)? {
             None if is_there => {
                 let sidecar = Sidecar::create(path, State::new(Base::empty()))?;
@@ -58,9 +61,11 @@ impl Engine {
     /// A database that is exactly what its sidecar says the base is.
     pub(crate) fn installed(path: &Path, sidecar: &mut Sidecar, base: Base) -> Result<()> {
         let stamp = FileStamp::of(path).map_err(Error::file("read", path))?;
+        let schema_version = super::frames::schema_version_in(path)?;
         sidecar.update(|db, state| {
             Sidecar::put_changed(db, &RoaringBitmap::new())?;
             state.base = base;
+            state.schema_version = schema_version;
             state.bootstrap = None;
             state.tracked = Some(Tracked::new(&WalPosition::NO_WAL, stamp, true));
             state.last_pull = Some(crate::now());
@@ -119,6 +124,8 @@ impl State {
             client_id: State::new_client_id(),
             file: None,
             remote: None,
+            protocol: None,
+            schema_version: 0,
             page_size: 0,
             base,
             tracked: None,

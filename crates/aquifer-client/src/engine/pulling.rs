@@ -32,7 +32,7 @@ const OPTIMISTIC: u32 = 3;
 /// Conflicts that are recorded at once.
 const CONFLICTS: usize = 256;
 /// Bytes of page 1 that count the changes of the schema.
-const SCHEMA_VERSION: std::ops::Range<usize> = 40..44;
+pub(super) const SCHEMA_VERSION: std::ops::Range<usize> = 40..44;
 
 /// What came of pages that were pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,7 +273,7 @@ impl Engine {
         let mut page = vec![0; self.page_size().bytes()];
         let mut version = |pages: &mut dyn ReadPages| -> Result<u32> {
             self.read(pages, Pgno::ONE, &mut page)?;
-            Ok(u32::from_be_bytes(std::array::from_fn(|i| page[SCHEMA_VERSION.start + i])))
+            Ok(schema_version_of(&page))
         };
         let before = version(&mut current.clone())?;
         let after = version(image)?;
@@ -330,6 +330,9 @@ impl Engine {
         let path = self.path.clone();
         let mut unreadable = None;
         let page_size = self.page_size().get();
+        let is_there =
+            incoming.read(Pgno::ONE, &mut new).map_err(Error::file("read what was pulled into", &path))?;
+        let schema_version = is_there.then(|| schema_version_of(&new));
         let done = self.sidecar.update(|db, state| {
             PreImages::of(base.number).forget(db)?;
             for pgno in over.iter().filter_map(Pgno::new) {
@@ -344,7 +347,7 @@ impl Engine {
                 }
             }
             staged.put(db, &changed)?;
-            state.pull = Some(Pull { base, page_size });
+            state.pull = Some(Pull { base, page_size, schema_version });
             Ok(())
         });
         match (done, unreadable) {
@@ -380,6 +383,7 @@ impl Engine {
             PreImages::of(pull.base.number).keep_only(db)?;
             PushedPages::forget_all(db)?;
             state.base = pull.base;
+            state.schema_version = pull.schema_version.unwrap_or(state.schema_version);
             (state.attempt, state.pushed) = (None, None);
             state.last_pull = Some(now());
             Ok(changed)
@@ -468,7 +472,7 @@ impl Engine {
         }
     }
 
-    fn read(&self, pages: &mut dyn ReadPages, pgno: Pgno, page: &mut [u8]) -> Result<()> {
+    pub(super) fn read(&self, pages: &mut dyn ReadPages, pgno: Pgno, page: &mut [u8]) -> Result<()> {
         if pages.read(pgno, page) {
             return Ok(());
         }
@@ -498,8 +502,13 @@ fn has_content(pages: Box<dyn ReadPages>) -> rusqlite::Result<bool> {
     db.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
 }
 
+/// The version of the schema that page 1 says.
+pub(super) fn schema_version_of(page: &[u8]) -> u32 {
+    u32::from_be_bytes(std::array::from_fn(|i| page[SCHEMA_VERSION.start + i]))
+}
+
 /// All that a connection keeps of a schema.
-fn schema_of(db: &Connection) -> rusqlite::Result<Vec<Vec<Value>>> {
+pub(super) fn schema_of(db: &Connection) -> rusqlite::Result<Vec<Vec<Value>>> {
     let mut statement = db.prepare("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema")?;
     let rows = statement.query_map([], |row| (0..5).map(|column| row.get(column)).collect())?;
     rows.collect()

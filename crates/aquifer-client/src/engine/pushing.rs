@@ -40,9 +40,9 @@ pub(crate) enum Sent {
 }
 
 impl Engine {
-    /// A push of which is not known whether the server has applied it.
+    /// A push of SQL of which is not known whether the server has applied it.
     pub(crate) fn attempt(&self) -> Option<Bookkeeping> {
-        self.state().attempt.as_ref().map(Push::bookkeeping)
+        self.state().attempt.as_ref().filter(|push| push.frames.is_none()).map(Push::bookkeeping)
     }
 
     /// Makes ready what is to be sent, and records that it will be; `None`: there is nothing.
@@ -75,9 +75,7 @@ impl Engine {
             }
         }
         drop(diff);
-        let step = i64::from(uuid::Uuid::new_v4().as_fields().0 >> 12) + 1;
-        let (client_id, change_id) = (self.state().client_id.clone(), self.state().change_id + step);
-        let push = Push { client_id, change_id, pages: image.pages() };
+        let push = self.next_push(image.pages());
         let bookkeeping = push.bookkeeping();
         let is_part = written.is_some();
         let differing = match (written, &since) {
@@ -90,6 +88,13 @@ impl Engine {
         };
         self.record_attempt(&current, image, differing, push)?;
         Ok(Some(Outgoing { push: bookkeeping, is_part, kept }))
+    }
+
+    /// A push of an image of so many pages.
+    pub(super) fn next_push(&self, pages: u32) -> Push {
+        let step = i64::from(uuid::Uuid::new_v4().as_fields().0 >> 12) + 1;
+        let (client_id, change_id) = (self.state().client_id.clone(), self.state().change_id + step);
+        Push { client_id, change_id, pages, frames: None }
     }
 
     /// How many rows and changes of the schema are not pushed; as far as can be told without a server.
@@ -107,7 +112,7 @@ impl Engine {
     }
 
     /// Keeps the image that is pushed. `candidates` are at least the pages of the base that differ in it.
-    fn record_attempt(
+    pub(super) fn record_attempt(
         &mut self,
         current: &Current,
         mut image: SharedPages,

@@ -26,6 +26,8 @@ pub(crate) struct Incoming {
     file: File,
     /// By page: its place in the file, in pages, and its hash.
     slots: FxHashMap<u32, (u32, PageHash)>,
+    /// The same of pages whose transaction is not whole yet.
+    uncommitted: FxHashMap<u32, (u32, PageHash)>,
     buffer: Vec<u8>,
     written: u32,
 }
@@ -50,6 +52,7 @@ impl Incoming {
             pages,
             file,
             slots,
+            uncommitted: FxHashMap::default(),
             buffer: Vec::new(),
             written: 0,
         })
@@ -71,8 +74,33 @@ impl Incoming {
 
     /// Adds a page of the right size. All can be read after [`finish`](Incoming::finish).
     pub(crate) fn put(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
-        let slot = self.written + (self.buffer.len() / self.page_size.bytes()) as u32;
+        let slot = self.next_slot();
         self.slots.insert(pgno.get(), (slot, hash_of(pgno, page)));
+        self.push(page)
+    }
+
+    /// Adds a page that counts from the next [`commit`](Incoming::commit) on.
+    pub(crate) fn put_uncommitted(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
+        let slot = self.next_slot();
+        self.uncommitted.insert(pgno.get(), (slot, hash_of(pgno, page)));
+        self.push(page)
+    }
+
+    /// The pages that were added are a whole transaction, after which the database has so many.
+    pub(crate) fn commit(&mut self, pages: u32) -> io::Result<()> {
+        if pages < self.pages {
+            self.slots.retain(|pgno, _| *pgno <= pages);
+        }
+        self.slots.extend(self.uncommitted.drain().filter(|(pgno, _)| *pgno <= pages));
+        self.pages = pages;
+        self.finish()
+    }
+
+    fn next_slot(&self) -> u32 {
+        self.written + (self.buffer.len() / self.page_size.bytes()) as u32
+    }
+
+    fn push(&mut self, page: &[u8]) -> io::Result<()> {
         self.buffer.extend_from_slice(page);
         if self.buffer.len() >= BUFFER { self.finish() } else { Ok(()) }
     }

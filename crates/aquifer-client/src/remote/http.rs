@@ -1,17 +1,19 @@
 //! One request, up to the beginning of its answer: headers, redirects, limits of time, what an answer's status means.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Response, StatusCode, Version};
+use reqwest::{Method, Response, StatusCode, Version};
 use serde_json::Value as Json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::abilities::Abilities;
 use super::address::Address;
 use super::error::RemoteError;
 use super::options::{Proxy, RemoteOptions, Secret};
+use super::retry::chance;
 use super::traffic::Traffic;
 
 /// How many redirects are followed.
@@ -33,9 +35,12 @@ pub(super) struct Http {
 
 /// A request. `route` is what stands behind the address.
 pub(super) struct Request {
-    pub(super) route: &'static str,
+    pub(super) route: Cow<'static, str>,
     pub(super) content_type: &'static str,
-    pub(super) body: Bytes,
+    /// `None`: it is a GET.
+    pub(super) body: Option<Bytes>,
+    /// Whether the statuses 400 and 500 are answers like any other.
+    pub(super) takes_refusals: bool,
     /// How long the server was asked to wait before it answers.
     pub(super) wait: Duration,
 }
@@ -45,6 +50,7 @@ pub(super) struct Answer<'a> {
     http: &'a Http,
     /// Who gave it.
     pub(super) address: Address,
+    pub(super) status: StatusCode,
     pub(super) body: AnswerBody,
     response: Headers,
 }
@@ -108,19 +114,21 @@ impl Http {
 
     /// Sends a request once, to where its answers send it.
     pub(super) async fn ask(&self, address: &Address, request: &Request) -> Result<Answer<'_>, RemoteError> {
-        let mut url = address.request(request.route);
+        let mut url = address.request(&request.route);
+        let (method, sent) = match &request.body {
+            Some(body) => (Method::POST, body.len()),
+            None => (Method::GET, 0),
+        };
         for redirects in 0.. {
             let remote = || {
-                Address::of_request(&url, request.route).map_or(url.to_string(), |a| a.as_str().to_owned())
+                Address::of_request(&url, &request.route).map_or(url.to_string(), |a| a.as_str().to_owned())
             };
-            self.traffic.add_request(request.body.len());
-            let sending = self
-                .client
-                .post(url.clone())
-                .header(header::CONTENT_TYPE, request.content_type)
-                .body(request.body.clone())
-                .send();
-            let response = match timeout(self.options.answer_timeout + request.wait, sending).await {
+            self.traffic.add_request(sent);
+            let mut sending = self.client.request(method.clone(), url.clone());
+            if let Some(body) = &request.body {
+                sending = sending.header(header::CONTENT_TYPE, request.content_type).body(body.clone());
+            }
+            let response = match timeout(self.options.answer_timeout + request.wait, sending.send()).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => return Err(failed(remote(), error)),
                 Err(elapsed) => {
@@ -137,16 +145,28 @@ impl Http {
                     continue;
                 }
             }
-            let address = Address::of_request(&url, request.route).unwrap_or_else(|| address.clone());
+            let address = Address::of_request(&url, &request.route).unwrap_or_else(|| address.clone());
             let remote = remote();
-            if !status.is_success() {
+            let is_taken = request.takes_refusals && matches!(status.as_u16(), 400 | 500);
+            if !status.is_success() && !is_taken {
                 return Err(self.refused(remote, response).await);
             }
             let headers = Headers(response.headers().clone());
             let body = AnswerBody { response, idle: self.options.idle_timeout, remote };
-            return Ok(Answer { http: self, address, body, response: headers });
+            return Ok(Answer { http: self, address, status, body, response: headers });
         }
         unreachable!("the last redirect is not followed, and its answer is an error")
+    }
+
+    /// Waits before a request is tried again that has failed, now for one time more.
+    ///
+    /// # Errors
+    /// That it is no use.
+    pub(super) async fn pause(&self, failed: &mut u32, error: RemoteError) -> Result<(), RemoteError> {
+        *failed += 1;
+        let Some(delay) = self.options.retries.delay(*failed, &error, chance()) else { return Err(error) };
+        sleep(delay).await;
+        Ok(())
     }
 
     async fn refused(&self, remote: String, mut response: Response) -> RemoteError {
@@ -275,7 +295,7 @@ fn told(error: &dyn std::error::Error) -> String {
 }
 
 /// The message and the code in what a server says when it refuses something.
-fn said(body: &[u8]) -> (Option<String>, Option<String>) {
+pub(super) fn said(body: &[u8]) -> (Option<String>, Option<String>) {
     let json: Json = serde_json::from_slice(body).unwrap_or_default();
     let text = |json: &Json| json.as_str().map(shortened);
     let error = &json["error"];

@@ -3,6 +3,7 @@
 //! - [`Remote`]: one database of a server. Makes no request before it is asked something;
 //! - [`PullQuery`], [`Pull`]: pages, as Turso's pull-updates brings them, one after the other;
 //! - [`Batch`], [`SqlStream`]: SQL, as Hrana over HTTP has it;
+//! - `frames`: pages as numbered frames, as libSQL's offline sync has them;
 //! - [`RemoteError`]: what went wrong, by what a caller does about it.
 //!
 //! ```text
@@ -25,6 +26,7 @@ mod abilities;
 mod address;
 mod decode;
 mod error;
+mod frames;
 mod hrana;
 mod http;
 mod options;
@@ -34,6 +36,7 @@ mod traffic;
 
 pub use address::AddressError;
 pub use error::RemoteError;
+pub(crate) use frames::{Export, FRAMES, Frame, FramesPulled};
 pub use hrana::{
     Batch, BatchAnswer, Condition, SqlFailure, SqlStream, StepOutcome, StepResult, Unsendable, sendable,
 };

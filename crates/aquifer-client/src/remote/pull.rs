@@ -8,13 +8,11 @@ use aquifer_protocol::pull_updates::{PageEncoding, PullRequest};
 use bytes::Bytes;
 use prost::Message as _;
 use roaring::RoaringBitmap;
-use tokio::time::sleep;
 
 use super::Remote;
 use super::decode::{Decoder, Expected, Head, Malformed};
 use super::error::RemoteError;
 use super::http::{Answer, AnswerBody, Http, Request};
-use super::retry::chance;
 
 /// What is asked for. The default is the whole database, as it is now.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -119,9 +117,10 @@ impl Remote {
             let zstd = http.abilities.zstd();
             let encoding = if zstd { PageEncoding::Zstd } else { PageEncoding::Raw };
             let request = Request {
-                route: "/pull-updates",
+                route: "/pull-updates".into(),
                 content_type: "application/protobuf",
-                body: query.request(encoding).encode_to_vec().into(),
+                body: Some(query.request(encoding).encode_to_vec().into()),
+                takes_refusals: false,
                 wait: query.long_poll.unwrap_or_default(),
             };
             let error = match http.ask(http.address(), &request).await {
@@ -131,11 +130,7 @@ impl Remote {
             if zstd && http.abilities.lacks_zstd(&error) {
                 continue;
             }
-            failed += 1;
-            match http.options.retries.delay(failed, &error, chance()) {
-                Some(delay) => sleep(delay).await,
-                None => return Err(error),
-            }
+            http.pause(&mut failed, error).await?;
         }
     }
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 use aquifer_sqlite::WalPosition;
 use serde::{Deserialize, Serialize};
 
+use crate::frames::{Frames, Protocol};
+
 /// Where a synced database stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
@@ -15,6 +17,12 @@ pub(crate) struct State {
     pub(crate) file: Option<(u64, u64)>,
     /// The remote database.
     pub(crate) remote: Option<String>,
+    /// How the server is spoken to; `None`: not known yet, or Turso's, where something was pulled.
+    #[serde(default)]
+    pub(crate) protocol: Option<Protocol>,
+    /// The version of the schema on the server, as far as it was told; what is pushed as pages goes on from it.
+    #[serde(default)]
+    pub(crate) schema_version: u32,
     /// Bytes of a page; 0: not known yet.
     pub(crate) page_size: u32,
     /// What the database is based on.
@@ -73,6 +81,9 @@ pub(crate) struct Push {
     pub(crate) change_id: i64,
     /// Pages of the image that was pushed.
     pub(crate) pages: u32,
+    /// The frames that it was pushed as; `None`: as SQL.
+    #[serde(default)]
+    pub(crate) frames: Option<Frames>,
 }
 
 /// A pull that is being applied.
@@ -80,8 +91,11 @@ pub(crate) struct Push {
 pub(crate) struct Pull {
     /// The base that it makes.
     pub(crate) base: Base,
-    /// Whether what was pushed is in that base: else it is a local change like any other.
+    /// Bytes of a page.
     pub(crate) page_size: u32,
+    /// The version of the schema on the server, if it came.
+    #[serde(default)]
+    pub(crate) schema_version: Option<u32>,
 }
 
 /// The first fetch of a database.

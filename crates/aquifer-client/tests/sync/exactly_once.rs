@@ -3,16 +3,20 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use aquifer_client::Database;
+use aquifer_client::{Database, Protocol};
 use aquifer_testkit::proxy::{ProxiedRequest, ProxyFault};
 
-use crate::world::{World, local, run};
+use crate::world::{BOTH, World, local, run};
 
 /// Rows without a key: whatever is done twice is there twice.
 const TABLE: &str = "CREATE TABLE log(line)";
 
 async fn stage() -> (World, Database) {
-    let world = World::new().await;
+    stage_of(Protocol::Auto).await
+}
+
+async fn stage_of(protocol: Protocol) -> (World, Database) {
+    let world = World::speaking(protocol).await;
     world.on_server(TABLE).await;
     let db = world.open("a.db").await;
     (world, db)
@@ -29,13 +33,12 @@ async fn lines(world: &World, db: &Database) -> Vec<String> {
     lines
 }
 
-/// Does this to the requests that carry SQL, from the first to so manieth.
+/// Does this to the requests that push, from the first to so manieth.
 fn fault(world: &World, times: u32, fault: fn() -> ProxyFault) {
     let left = AtomicU32::new(times);
-    world.proxy.set_faults(move |path, _| {
-        let is_sql = path.ends_with("/pipeline");
-        let is_due =
-            is_sql && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
+    world.proxy.set_faults(move |path, body| {
+        let is_due = World::is_push(path, body)
+            && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
         is_due.then(fault)
     });
 }
@@ -46,11 +49,11 @@ fn is_push(request: &ProxiedRequest) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_whose_answer_is_lost_happens_once() {
-    for lost in 1..=3 {
+    for (lost, protocol) in (1..=3).flat_map(|lost| BOTH.map(|protocol| (lost, protocol))) {
         let faults: [fn() -> ProxyFault; 3] =
             [|| ProxyFault::DropReply, || ProxyFault::CutReply, || ProxyFault::Status(503)];
         for what in faults {
-            let (world, db) = stage().await;
+            let (world, db) = stage_of(protocol).await;
             run(&db, "INSERT INTO log VALUES ('one')");
             fault(&world, lost, what);
             // Whether it was found out about at once or not.
@@ -58,15 +61,15 @@ async fn a_push_whose_answer_is_lost_happens_once() {
             run(&db, "INSERT INTO log VALUES ('two')");
             let _ = db.push().await;
             world.proxy.set_faults(|_, _| None);
-            assert_eq!(lines(&world, &db).await, ["one", "two"], "{lost} answers lost");
+            assert_eq!(lines(&world, &db).await, ["one", "two"], "{lost} answers lost, {protocol:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_is_cancelled_or_whose_process_ends_happens_once() {
-    for reopen in [false, true] {
-        let (world, mut db) = stage().await;
+    for (reopen, protocol) in [false, true].into_iter().flat_map(|reopen| BOTH.map(|of| (reopen, of))) {
+        let (world, mut db) = stage_of(protocol).await;
         run(&db, "INSERT INTO log VALUES ('one')");
         // The request arrives, but its answer does not in time.
         fault(&world, 1, || ProxyFault::Delay(Duration::from_hours(1)));
@@ -120,7 +123,13 @@ async fn what_was_pushed_and_is_not_back_yet_is_not_pushed_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_copies_of_one_file_and_its_sidecar_are_two_clients() {
-    let (world, db) = stage().await;
+    for protocol in BOTH {
+        two_copies(protocol).await;
+    }
+}
+
+async fn two_copies(protocol: Protocol) {
+    let (world, db) = stage_of(protocol).await;
     run(&db, "INSERT INTO log VALUES ('common')");
     db.sync().await.unwrap().online().unwrap();
     db.checkpoint().await.unwrap();

@@ -5,6 +5,7 @@ mod bootstrap;
 mod converge;
 mod exactly_once;
 mod foreign;
+mod frames;
 mod options;
 mod replica;
 #[path = "../remote/stage.rs"]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aquifer_client::remote::Remote;
-use aquifer_client::{Builder, Database};
+use aquifer_client::{Builder, Database, Protocol};
 use aquifer_log::Store;
 use aquifer_testkit::proxy::Proxy;
 use rusqlite::Connection;
@@ -15,15 +15,24 @@ use crate::server::{Server, Setup, Stage, options};
 pub(crate) struct World {
     stage: Stage,
     server: Server,
+    pub(crate) protocol: Protocol,
     pub(crate) proxy: Proxy,
 }
 
+/// The server speaks both.
+pub(crate) const BOTH: [Protocol; 2] = [Protocol::Turso, Protocol::Libsql];
+
 impl World {
     pub(crate) async fn new() -> World {
+        World::speaking(Protocol::Auto).await
+    }
+
+    /// Its copies are synced in this protocol.
+    pub(crate) async fn speaking(protocol: Protocol) -> World {
         let stage = Stage::new();
         let server = stage.server("one", Setup::default()).await;
         let proxy = Proxy::start(server.address).await;
-        World { stage, server, proxy }
+        World { stage, server, protocol, proxy }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -35,12 +44,17 @@ impl World {
     }
 
     pub(crate) fn builder(&self, name: &str) -> Builder {
-        Builder::new(self.path(name)).remote_options(options()).remote(self.url())
+        Builder::new(self.path(name)).remote_options(options()).remote(self.url()).protocol(self.protocol)
     }
 
     /// A copy of the database, synced when it is opened first.
     pub(crate) async fn open(&self, name: &str) -> Database {
         self.builder(name).open().await.unwrap()
+    }
+
+    /// Whether a request pushes something, or finds out what became of that.
+    pub(crate) fn is_push(path: &str, body: &[u8]) -> bool {
+        path.ends_with("/pipeline") || path.contains("/sync/") && !body.is_empty()
     }
 
     /// Where the server keeps the database.

@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeString, DeTable, DeValue, Deserializer};
 use toml::{Spanned, Table};
 
+use crate::commands::sync::Spoken;
+
 use super::keys::{keys_of, nearest};
 use super::settings::{DatabaseSettings, ProcessSettings, ReplicateSettings};
 
@@ -67,6 +69,9 @@ pub(crate) struct SyncEntry {
     pub(crate) encryption_key_file: Option<PathBuf>,
     /// File with certificates to trust, in PEM.
     pub(crate) certificate: Option<PathBuf>,
+    /// How the server is spoken to.
+    #[serde(default)]
+    pub(crate) protocol: Spoken,
     /// Tables that stay here.
     #[serde(default)]
     pub(crate) ignore_tables: Vec<String>,

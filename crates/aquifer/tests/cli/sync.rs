@@ -52,6 +52,31 @@ fn two_files_that_are_synced_with_one_database_become_the_same() {
 }
 
 #[test]
+fn a_file_may_be_synced_as_pages_beside_one_that_is_synced_as_sql() {
+    let world = World::new();
+    let server = Server::start(&world, "cache", &[]);
+    let url = remote(&server);
+    run(&world, "a.db", TABLE);
+    world.run(&["sync", "a.db", "--remote", &url]).ok();
+    let fetched = world.run(&["sync", "b.db", "--remote", &url, "--protocol", "libsql", "--json"]).ok();
+    assert!(fetched.json()["revision"].as_str().unwrap().starts_with("libsql:"), "{fetched:?}");
+    run(&world, "a.db", "INSERT INTO t VALUES(1, 'a')");
+    run(&world, "b.db", "INSERT INTO t VALUES(2, 'b')");
+    for file in ["a.db", "b.db", "a.db"] {
+        world.run(&["sync", file]).ok();
+    }
+    assert_eq!(ask(&world, "a.db", ROWS), "1a 2b");
+    assert_eq!(ask(&world, "b.db", ROWS), "1a 2b");
+    let refused = world.run(&["sync", "b.db", "--ignore-table", "t"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("libSQL"), "{refused:?}");
+    let config = format!("[[sync]]\npath = \"c.db\"\nremote = \"{url}\"\nprotocol = \"libsql\"\n");
+    std::fs::write(world.path("sync.toml"), config).unwrap();
+    let fetched = world.run(&["--config", "sync.toml", "sync", "--json"]).ok();
+    assert!(fetched.json()["revision"].as_str().unwrap().starts_with("libsql:"), "{fetched:?}");
+}
+
+#[test]
 fn pushing_alone_and_pulling_alone_leave_the_other_side_as_it_is() {
     let world = World::new();
     let server = Server::start(&world, "cache", &[]);

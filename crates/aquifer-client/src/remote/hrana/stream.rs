@@ -68,9 +68,10 @@ impl Remote {
         close: bool,
     ) -> Result<(BatchAnswer, State), RemoteError> {
         let request = |close| Request {
-            route: "/v2/pipeline",
+            route: "/v2/pipeline".into(),
             content_type: "application/json",
-            body: batch.body(baton, close).into(),
+            body: Some(batch.body(baton, close).into()),
+            takes_refusals: false,
             wait: Duration::ZERO,
         };
         let abilities = &self.http.abilities;

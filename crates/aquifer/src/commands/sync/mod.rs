@@ -18,6 +18,7 @@ use crate::session::Session;
 use crate::signals::{SIGTERM, Signals};
 
 use report::Report;
+pub(crate) use target::Spoken;
 use target::{Remote, Target};
 
 /// Time between two tries to fetch a database for the first time, while the server cannot be reached.
@@ -175,6 +176,7 @@ impl Sync {
             .remote(&target.remote)
             .remote_options(target.options()?)
             .tables_ignore(&target.ignore_tables)
+            .protocol(target.protocol)
             .on_bootstrap(move |so_far| {
                 let bytes = |pages: u64| pages * u64::from(so_far.page_size);
                 progress.set(bytes(so_far.received), bytes(so_far.pages));

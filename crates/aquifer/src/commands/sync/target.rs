@@ -3,8 +3,10 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
+use aquifer_client::Protocol;
 use aquifer_client::remote::{RemoteOptions, Secret};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
 
 use crate::config::SyncEntry;
 use crate::error::CliError;
@@ -29,6 +31,10 @@ pub(super) struct Remote {
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
 
+    /// How the server is spoken to: in Turso's protocol (changes go as SQL), or in libSQL's (whole pages go)
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    protocol: Spoken,
+
     /// A table that stays here: it is not pushed; may be repeated
     #[arg(long = "ignore-table", value_name = "NAME")]
     ignore_tables: Vec<String>,
@@ -38,6 +44,29 @@ pub(super) struct Remote {
     push_batch_rows: Option<NonZeroU64>,
 }
 
+/// How a server is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Spoken {
+    /// As it turns out to speak; Turso's where it speaks both
+    #[default]
+    Auto,
+    /// Turso's
+    Turso,
+    /// libSQL's offline sync
+    Libsql,
+}
+
+impl From<Spoken> for Protocol {
+    fn from(spoken: Spoken) -> Protocol {
+        match spoken {
+            Spoken::Auto => Protocol::Auto,
+            Spoken::Turso => Protocol::Turso,
+            Spoken::Libsql => Protocol::Libsql,
+        }
+    }
+}
+
 /// A database that is to be synced.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -45,6 +74,7 @@ pub(super) struct Target {
     pub(super) remote: String,
     pub(super) ignore_tables: Vec<String>,
     pub(super) push_batch_rows: Option<NonZeroU64>,
+    pub(super) protocol: Protocol,
     token_file: Option<PathBuf>,
     encryption_key_file: Option<PathBuf>,
     certificate: Option<PathBuf>,
@@ -87,10 +117,13 @@ impl Remote {
         };
         let mut ignore_tables = self.ignore_tables.clone();
         ignore_tables.extend(entry.iter().flat_map(|entry| entry.ignore_tables.iter().cloned()));
+        let named = Some(self.protocol).filter(|named| *named != Spoken::Auto);
+        let protocol = named.or(entry.map(|entry| entry.protocol)).unwrap_or_default();
         Ok(Target {
             remote,
             ignore_tables,
             push_batch_rows: self.push_batch_rows.or_else(|| entry.and_then(|entry| entry.push_batch_rows)),
+            protocol: protocol.into(),
             token_file: own(&self.token_file, |entry| &entry.token_file),
             encryption_key_file: own(&self.encryption_key_file, |entry| &entry.encryption_key_file),
             certificate: own(&self.certificate, |entry| &entry.certificate),
