@@ -61,8 +61,9 @@ impl Bootstrapping {
         state.protocol = Some(protocol);
         state.page_size = page_size.get();
         state.bootstrap = Some(Bootstrap { revision: revision.to_owned(), pages, is_complete: false });
-        let file = open(path, true)?;
+        // It is locked before the file is touched, which another process may be fetching.
         let sidecar = Sidecar::create(path, state)?;
+        let file = open(path, true)?;
         Ok(Bootstrapping::of(path, sidecar, file, page_size, RoaringBitmap::new()))
     }
 

@@ -156,6 +156,13 @@ pub enum Error {
         pages: u32,
     },
 
+    /// The file was replaced by another one while it was open.
+    #[error("{path} was replaced by another file while it was open: open it again", path = path.display())]
+    Replaced {
+        /// The database.
+        path: PathBuf,
+    },
+
     /// Local and remote database have different page sizes.
     #[error(
         "{path} has pages of {local} bytes and the remote database of {remote}: change it with PRAGMA page_size and \
@@ -201,6 +208,18 @@ impl Error {
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
         move |source| Error::File { action, path, source }
+    }
+}
+
+impl Error {
+    /// Whether the same call may succeed later, without anyone mending anything: the server cannot be reached or is
+    /// overloaded, or others hold the database.
+    pub fn passes(&self) -> bool {
+        match self {
+            Error::Remote(error) => error.passes(),
+            Error::Database(error) => error.is_transient(),
+            _ => false,
+        }
     }
 }
 

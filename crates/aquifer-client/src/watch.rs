@@ -58,7 +58,7 @@ impl Database {
                             Ok(Some(synced)) => tell(WatchEvent::Synced(&synced)),
                             // Something else was pulled meanwhile.
                             Ok(None) => {}
-                            Err(Error::Remote(error)) if error.passes() => {}
+                            Err(error) if error.passes() => {}
                             Err(error) => return Err(error),
                         }
                         self.may_have_changed().await
@@ -71,8 +71,7 @@ impl Database {
                         self.may_have_changed().await
                     }
                     // The next step finds out.
-                    Err(Error::Remote(_)) => true,
-                    Err(error) => return Err(error),
+                    Err(_) => true,
                 },
             };
         }
@@ -88,7 +87,7 @@ impl Database {
                 }
                 Ok(None)
             }
-            Err(Error::Remote(error)) if error.passes() => Ok(Some(error.into())),
+            Err(error) if error.passes() => Ok(Some(error)),
             Err(error) => Err(error),
         }
     }

@@ -51,9 +51,9 @@ pub(crate) struct Engine {
     /// Pages of the base that local work may have changed, up to the pin.
     changed: RoaringBitmap,
     settings: Settings,
-    /// The place at which a test has the program end.
+    /// What a test has happen at these places.
     #[cfg(test)]
-    dies_at: Option<Point>,
+    at: Option<Box<dyn FnMut(Point) + Send>>,
 }
 
 /// Places between two steps that must not both be done or both be left.
@@ -128,11 +128,13 @@ impl Drop for Engine {
 }
 
 impl Engine {
-    /// Ends the program here if a test wants that.
+    /// Lets tests have something happen here.
     #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests have something to look at"))]
-    fn reach(&self, point: Point) {
+    fn reach(&mut self, point: Point) {
         #[cfg(test)]
-        assert!(self.dies_at != Some(point), "killed at {point:?}");
+        if let Some(at) = &mut self.at {
+            at(point);
+        }
         #[cfg(not(test))]
         let _ = point;
     }

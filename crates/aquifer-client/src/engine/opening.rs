@@ -53,8 +53,9 @@ impl Engine {
 
     /// Makes an empty database and its sidecar, where there is neither: to be worked with before there is a remote one.
     pub(crate) fn create(path: &Path, settings: Settings) -> Result<Engine> {
-        let sidecar = Sidecar::create(path, State::new(Base::empty()))?;
+        // In this order: a database without a sidecar is one to be seeded from, a sidecar without a database an error.
         make_empty(path)?;
+        let sidecar = Sidecar::create(path, State::new(Base::empty()))?;
         Engine::over(path, sidecar, settings)
     }
 
@@ -90,7 +91,7 @@ impl Engine {
             changed,
             settings,
             #[cfg(test)]
-            dies_at: None,
+            at: None,
         };
         let (local, known) = (engine.page_size().get(), engine.state().page_size);
         if known != 0 && known != local {

@@ -157,7 +157,7 @@ fn killed_anywhere_a_pull_is_applied_or_not_and_no_local_row_is_lost() {
             stage.pull(&mut engine);
             stage.server.execute_batch("UPDATE t SET v = 'server' WHERE k BETWEEN 100 AND 110").unwrap();
             stage.local().execute_batch("INSERT INTO t VALUES (9001, 'mine')").unwrap();
-            engine.dies_at = Some(point);
+            engine.at = Some(Box::new(move |at| assert!(at != point, "killed at {at:?}")));
             let incoming = stage.incoming(&engine);
             let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.apply(&incoming)));
             assert!(killed.is_err(), "{point:?}");
@@ -184,4 +184,74 @@ fn killed_anywhere_a_pull_is_applied_or_not_and_no_local_row_is_lost() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_committed_while_a_pull_is_prepared_stays() {
+    let mut stage = Stage::new(TABLE);
+    stage.server.execute_batch(&rows(300)).unwrap();
+    let mut engine = stage.engine();
+    stage.pull(&mut engine);
+    for times in [1, 2, 5] {
+        stage.server.execute_batch(&format!("UPDATE t SET v = 'server {times}' WHERE k <= 300")).unwrap();
+        let (local, mut left) = (stage.local(), times);
+        local.busy_timeout(std::time::Duration::ZERO).unwrap();
+        engine.at = Some(Box::new(move |at| {
+            // Later on, writers are kept out.
+            if at == Point::Staged && left > 0 {
+                left -= 1;
+                let _ = local.execute("INSERT INTO t(v) VALUES (?1)", [format!("mine {times}")]);
+                let _ = local.execute("UPDATE t SET v = v || '!' WHERE k > 300", []);
+            }
+        }));
+        let before: i64 = stage.local().query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        stage.pull(&mut engine);
+        let sql = "SELECT count(*), sum(v = 'server' || substr(v, 7)) FROM t";
+        let (count, servers): (i64, i64) =
+            stage.local().query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!((count - before, servers), (times.min(3), 300), "{times}");
+    }
+}
+
+#[test]
+fn a_database_that_shrinks_here_still_has_all_of_its_base() {
+    for vacuum in ["PRAGMA auto_vacuum=FULL", "PRAGMA auto_vacuum=NONE"] {
+        for checkpoint in ["", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+            let mut stage = Stage::new("SELECT 1");
+            stage
+                .server
+                .execute_batch(&format!("PRAGMA journal_mode=DELETE; {vacuum}; VACUUM; {TABLE}"))
+                .unwrap();
+            stage.server.execute_batch(&rows(3000)).unwrap();
+            let mut engine = stage.engine();
+            stage.pull(&mut engine);
+            stage.local().execute_batch(&format!("DELETE FROM t WHERE k > 5; VACUUM; {checkpoint}")).unwrap();
+            engine.track().unwrap();
+            assert!(engine.missing().unwrap().is_empty(), "all is here");
+            // The file is cut off now.
+            engine.checkpoint().unwrap();
+            stage.server.execute_batch("UPDATE t SET v = 'server' WHERE k = 3").unwrap();
+            stage.pull(&mut engine);
+            stage.local().execute_batch("UPDATE t SET v = 'mine' WHERE k = 4").unwrap();
+            // The server deletes what is deleted here: then both are the same but for that row.
+            stage
+                .server
+                .execute_batch("DELETE FROM t WHERE k > 5; UPDATE t SET v = 'mine' WHERE k = 4")
+                .unwrap();
+            stage.pull(&mut engine);
+            stage.assert_same();
+            assert_eq!(engine.unpushed().unwrap(), Some(0), "{vacuum} {checkpoint}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_while_it_is_open_is_not_taken_for_the_same() {
+    let mut stage = Stage::new(TABLE);
+    let mut engine = stage.engine();
+    stage.pull(&mut engine);
+    std::fs::copy(stage.path(), stage.dir.path().join("other")).unwrap();
+    std::fs::rename(stage.dir.path().join("other"), stage.path()).unwrap();
+    let error = engine.track().unwrap_err();
+    assert!(matches!(error, Error::Replaced { .. }), "{error}");
 }

@@ -24,6 +24,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 impl Engine {
     /// Looks at what was committed since the last time.
     pub(crate) fn track(&mut self) -> Result<()> {
+        if self.pinned.was_replaced() {
+            return Err(Error::Replaced { path: self.path.clone() });
+        }
         self.settle()?;
         loop {
             match patiently(|| self.pinned.look()) {

@@ -125,6 +125,10 @@ impl Sidecar {
         }
         let lock = lock(database)?;
         let db = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        if is_empty(&path, &db)? {
+            // Whoever made it did not get further.
+            return Ok(None);
+        }
         let mut state = read_state(&path, &db)?;
         let file = identity(&path)?;
         if state.file.is_some_and(|known| known != file) {
@@ -138,18 +142,26 @@ impl Sidecar {
     pub(crate) fn create(database: &Path, state: State) -> Result<Sidecar> {
         let path = Sidecar::beside(database);
         let lock = lock(database)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let db = connect(&path, flags)?;
+        // It holds pages of the database: nobody else may read it.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false);
+        if let Ok(database) = std::fs::metadata(database) {
+            use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+            options.mode(database.permissions().mode() & 0o777);
+        }
+        let made = options.open(&path).map(drop);
+        made.map_err(|source| SidecarError::Lock { path: path.clone(), source })?;
+        let db = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        if !is_empty(&path, &db)? {
+            return Err(SidecarError::Locked(database.to_owned()));
+        }
         let state = State { file: Some(identity(&path)?), ..state };
         let sidecar = Sidecar { path, db, state, traffic: (0, 0), _lock: lock };
         // One transaction: whoever finds the file finds all of it, or an empty one.
         sidecar.transaction(|db| {
-            let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            if tables == 0 {
-                db.execute_batch(TABLES)?;
-                db.pragma_update(None, "application_id", APPLICATION_ID)?;
-                db.pragma_update(None, "user_version", VERSION)?;
-            }
+            db.execute_batch(TABLES)?;
+            db.pragma_update(None, "application_id", APPLICATION_ID)?;
+            db.pragma_update(None, "user_version", VERSION)?;
             write_state(db, &sidecar.state)
         })?;
         Ok(sidecar)
@@ -162,6 +174,9 @@ impl Sidecar {
             return Ok(None);
         }
         let db = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        if is_empty(&path, &db)? {
+            return Ok(None);
+        }
         let state = read_state(&path, &db)?;
         Ok(Some((state, db)))
     }
@@ -235,6 +250,15 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
+}
+
+fn is_empty(path: &Path, db: &Connection) -> Result<bool> {
+    db.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0)).map_err(|source| {
+        match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::NotADatabase) => SidecarError::NotOurs(path.to_owned()),
+            _ => SidecarError::Sqlite { path: path.to_owned(), source },
+        }
+    })
 }
 
 fn identity(path: &Path) -> Result<(u64, u64)> {
