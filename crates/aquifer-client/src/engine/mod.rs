@@ -118,7 +118,7 @@ impl Drop for Engine {
     /// into the database, and with it goes what pages were before.
     fn drop(&mut self) {
         #[cfg(test)]
-        if self.dies_at.is_some() {
+        if self.at.is_some() {
             return;
         }
         if let Err(error) = self.track() {
