@@ -17,6 +17,7 @@ mod state;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fs4::FileExt;
 use roaring::RoaringBitmap;
@@ -31,6 +32,9 @@ pub(crate) use sets::Received;
 pub(crate) use staged::Staged;
 pub(crate) use state::{Base, Bootstrap, FileStamp, Pull, Push, State, Tracked};
 
+/// How long is waited for who has the sidecar: one who is just letting go of it, on another thread perhaps.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// `application_id` of a sidecar: "Aqui" in ASCII.
 const APPLICATION_ID: i32 = 0x4171_7569;
 /// Version of its tables.
@@ -272,10 +276,14 @@ fn lock(database: &Path) -> Result<File> {
     let path = with_suffix(database, "-aquifer-lock");
     let failed = |source| SidecarError::Lock { path: path.clone(), source };
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    match FileExt::try_lock(&file) {
-        Ok(()) => Ok(file),
-        Err(fs4::TryLockError::WouldBlock) => Err(SidecarError::Locked(database.to_owned())),
-        Err(fs4::TryLockError::Error(source)) => Err(failed(source)),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match FileExt::try_lock(&file) {
+            Ok(()) => return Ok(file),
+            Err(fs4::TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            Err(fs4::TryLockError::WouldBlock) => return Err(SidecarError::Locked(database.to_owned())),
+            Err(fs4::TryLockError::Error(source)) => return Err(failed(source)),
+        }
     }
 }
 
