@@ -222,18 +222,23 @@ impl Bootstrapping {
             }
             Ok(())
         })?;
-        let partial = Bootstrapping::file_of(&self.path);
-        if self.pages() > 0 {
+        let pages = self.pages();
+        let Bootstrapping { path, mut sidecar, file, .. } = self;
+        // Once it is a database, closing it would drop SQLite's locks on it.
+        drop(file);
+        if pages > 0 {
             // Unlike renaming, this never replaces a file.
-            std::fs::hard_link(&partial, &self.path).map_err(|source| match source.kind() {
-                io::ErrorKind::AlreadyExists => Error::NotAttached { path: self.path.clone() },
-                _ => Error::File { action: "put into place", path: self.path.clone(), source },
+            std::fs::hard_link(Bootstrapping::file_of(&path), &path).map_err(|source| {
+                match source.kind() {
+                    io::ErrorKind::AlreadyExists => Error::NotAttached { path: path.clone() },
+                    _ => Error::File { action: "put into place", path: path.clone(), source },
+                }
             })?;
         } else {
-            crate::engine::make_empty(&self.path)?;
+            crate::engine::make_empty(&path)?;
         }
-        if let Some(bootstrap) = self.sidecar.state().bootstrap.clone() {
-            install(&self.path, &mut self.sidecar, &bootstrap)?;
+        if let Some(bootstrap) = sidecar.state().bootstrap.clone() {
+            install(&path, &mut sidecar, &bootstrap)?;
         }
         Ok(())
     }

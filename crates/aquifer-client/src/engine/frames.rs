@@ -4,14 +4,13 @@
 //! made of it for as long as it is not known what became of them ([`Engine::frames`]). When the server has taken them its
 //! image is that one, byte by byte, and nothing has to come back ([`Engine::advance`]).
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use aquifer_format::{PageSize, Pgno};
 use aquifer_sqlite::{ReadPages, open_pages};
 use bytes::Bytes;
 use roaring::RoaringBitmap;
+use rusqlite::Connection;
 
 use super::pulling::{SCHEMA_VERSION, schema_of, schema_version_of};
 use super::{Engine, Settings, Since};
@@ -225,8 +224,10 @@ fn pages_of(image: &PushedImage, sent: &Frames) -> RoaringBitmap {
 
 /// The version of the schema that a database file says.
 pub(super) fn schema_version_in(path: &Path) -> Result<u32> {
-    let mut header = [0; 100];
-    let read = File::open(path).and_then(|file| file.read_exact_at(&mut header, 0));
-    read.map_err(Error::file("read", path))?;
-    Ok(schema_version_of(&header))
+    // Through SQLite: closing a descriptor of our own would drop the locks of other connections of this process.
+    let version = Connection::open(path)
+        .and_then(|db| db.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0)));
+    let version =
+        version.map_err(|source| aquifer_sqlite::Error::Sqlite { path: path.to_owned(), source })?;
+    Ok(version as u32)
 }
