@@ -15,7 +15,7 @@ use crate::token::{read_secret, token};
 /// The remote database, and how one gets to it.
 #[derive(Debug, Args)]
 pub(super) struct Remote {
-    /// The remote database, as in https://example.com/db/app; not needed any more once FILE was synced with it
+    /// URL of the remote database, as in `https://example.com/db/app`; not needed any more once FILE was synced with it
     #[arg(long = "remote", value_name = "URL")]
     url: Option<String>,
 
