@@ -171,7 +171,8 @@ pub(crate) async fn base_pages(
     changed.wanted = Some(wanted);
     let mut next = 1;
     while next <= place.frame {
-        let end = (next + FRAMES).min(place.frame + 1);
+        // A server that has no single frames sends the image as of the last one that is asked for.
+        let end = place.frame + 1;
         let FramesPulled::Some(mut frames) = remote.frames(place.generation, next, end).await? else { break };
         let before = next;
         while let Some(frame) = frames.next().await? {

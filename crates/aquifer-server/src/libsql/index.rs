@@ -79,6 +79,12 @@ impl SpanIndex {
         self.batches[..until].last().map_or(0, Batch::last)
     }
 
+    /// The txid after which there are exactly so many frames.
+    pub(super) fn ends_at(&self, frame: u32) -> Option<Txid> {
+        let at = self.batches.binary_search_by_key(&frame, Batch::last).ok()?;
+        Some(self.batches[at].txid)
+    }
+
     /// The pages that a reader lacks that has everything up to a frame, to have the image of a txid; perhaps some more.
     pub(super) fn lacking(&self, frame: u32, until: Txid) -> BTreeSet<Pgno> {
         let from = self.batches.partition_point(|batch| batch.last() <= frame);
@@ -134,6 +140,7 @@ mod tests {
         assert_eq!(lacking(&index, 2, 9), [2, 3]);
         assert_eq!(lacking(&index, 8, 10), [2, 6], "the pusher");
         assert!(lacking(&index, 10, 10).is_empty());
+        assert_eq!((index.ends_at(7), index.ends_at(8)), (Some(Txid::new(9)), None));
         assert_eq!(index.pushed_at(3, 5), Some(Txid::new(9)));
         assert_eq!((index.pushed_at(3, 4), index.pushed_at(1, 2)), (None, None));
         let next = index.split(Txid::new(9));

@@ -161,31 +161,52 @@ impl Frames {
         self.with(durable, |spans| spans.current().number)
     }
 
-    /// The frames of a span from `first` on: all there are, whatever `end` (exclusive) says, since a transaction cannot be
-    /// cut without knowing where its reader began. (Clients take what they get.) Cancel-safe.
+    /// The frames of a span from `first` on. Those to before `end`, if a batch ends there: who asks for no more has a
+    /// reason. Else all there are, since a transaction cannot be cut without knowing where its reader began. (Clients take
+    /// what they get.) Cancel-safe.
     pub async fn pull(&self, span: u32, first: u32, end: u32) -> Result<Pulled, SyncError> {
         if first == 0 || end <= first {
             return Err(SyncError::Range(first, end));
         }
         let durable = self.up_to_date().await?;
-        let (place, frames, current) = self.with(durable, |spans| {
+        let (place, frames, current, exact) = self.with(durable, |spans| {
             let (index, place) = spans.find(span).ok_or(SyncError::Gone(span))?;
+            let exact = index.ends_at(end - 1).filter(|txid| *txid < durable.txid);
             let frames = match place {
                 Place::Current => index.frames_until(durable.txid),
                 Place::Ended { frames, .. } => frames,
             };
-            Ok::<_, SyncError>((place, frames, spans.current().number))
+            Ok::<_, SyncError>((place, frames, spans.current().number, exact))
         })??;
         if first > frames {
             let current =
                 if place == Place::Current && self.end_long_span().await? { current + 1 } else { current };
             return Ok(Pulled::End { current, frames });
         }
+        if let Some(txid) = exact
+            && let Ok(source) = self.pin(Some(Revision { txid, ..durable })).await
+            && let Ok(answer) = self.answer(span, first, source).await?
+        {
+            return Ok(Pulled::Frames(answer));
+        }
         let at = match place {
             Place::Current => None,
             Place::Ended { end, .. } => Some(Revision { txid: end, ..durable }),
         };
         let source = self.pin(at).await?;
+        match self.answer(span, first, source).await? {
+            Ok(answer) => Ok(Pulled::Frames(answer)),
+            Err(lacking) => self.make_room(span, place, lacking).await,
+        }
+    }
+
+    /// What a reader gets who has the frames before `first`, to have these pages; or how many numbers too few there are.
+    async fn answer(
+        &self,
+        span: u32,
+        first: u32,
+        source: PinnedPages,
+    ) -> Result<Result<Answer, u32>, SyncError> {
         // The pages may be of a later revision than the one that was durable a moment ago.
         let durable = self.up_to_date().await?;
         let until = source.revision().txid;
@@ -193,11 +214,12 @@ impl Frames {
             let (index, _) = spans.find(span).ok_or(SyncError::Gone(span))?;
             Ok::<_, SyncError>((index.frames_until(until), index.lacking(first - 1, until)))
         })??;
-        let room = frames + 1 - first;
-        if lacking.len() as u64 > u64::from(room) {
-            return self.make_room(span, place, lacking.len() as u32 - room).await;
-        }
-        Ok(Pulled::Frames(Answer::new(source, lacking, room)))
+        let room = (frames + 1).saturating_sub(first);
+        let pages = u32::try_from(lacking.len()).unwrap_or(u32::MAX);
+        Ok(match pages.checked_sub(room) {
+            Some(few @ 1..) => Err(few),
+            _ => Ok(Answer::new(source, lacking, room)),
+        })
     }
 
     /// A reader was interrupted between two marks of a long answer, where no batch ends, and lacks more pages than it has
@@ -258,9 +280,13 @@ impl Frames {
         }
         let mut part = begun.unwrap_or_else(|| Part::new(span, first));
         if span != current && !(span == 1 && part.first == 1 && frames == 0) {
-            let conflict = PushAnswer { is_conflict: true, ..answer };
-            return self
-                .with(durable, |spans| spans.find(span).map(|_| conflict).ok_or(SyncError::Gone(span)))?;
+            let last = self.with(durable, |spans| spans.find(span).map(|(index, _)| index.frames()))?;
+            if part.first > last.ok_or(SyncError::Gone(span))? {
+                return Ok(PushAnswer { is_conflict: true, ..answer });
+            }
+            // They may be in it, and their client has not heard of that.
+            part.append(&body, end);
+            return self.push_again(durable, part, is_whole, answer).await;
         }
         if part.first > frames + 1 {
             return Ok(answer);
@@ -285,6 +311,26 @@ impl Frames {
             span, first, frames,
             "a client's frames conflict with those that are there"
         );
+        Ok(PushAnswer { is_conflict: true, ..answer })
+    }
+
+    /// Takes frames of a span that has ended: all that can become of them is that they are there.
+    async fn push_again(
+        &self,
+        durable: Revision,
+        part: Part,
+        is_whole: bool,
+        answer: PushAnswer,
+    ) -> Result<PushAnswer, SyncError> {
+        let (span, first, end) = (part.span, part.first, part.next);
+        if !is_whole {
+            let baton = self.staged.lock().keep(part).ok_or(SyncError::TooMuch)?;
+            return Ok(PushAnswer { span, frames: end - 1, baton: Some(baton), ..answer });
+        }
+        let pushed = frames::read(&part.frames.freeze())?;
+        if self.is_there(durable, span, first, &pushed).await? {
+            return Ok(PushAnswer { span, frames: end - 1, ..answer });
+        }
         Ok(PushAnswer { is_conflict: true, ..answer })
     }
 

@@ -382,3 +382,43 @@ async fn a_long_span_ends_and_its_clients_finish_it() {
     assert_eq!(c.dump(), on_server(&hosted));
     hosts.shutdown().await.unwrap();
 }
+
+/// A client whose own copy of older pages is gone asks for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_up_to_the_end_of_a_batch_gets_the_database_as_it_was_then() {
+    let stage = Stage::new();
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
+    let mut early = Client::new(&hosted).await;
+    write(&hosted, &put(1, 100)).await;
+    early.pull(&hosted).await;
+    let (then, end) = (early.dump(), early.frame + 1);
+    write(&hosted, &put(1, 200)).await;
+    let mut fresh = Client::new(&hosted).await;
+    let Pulled::Frames(answer) = hosted.frames().pull(fresh.span, 1, end).await.unwrap() else {
+        panic!("there are frames")
+    };
+    fresh.commit(&bytes_of(answer.into_stream()).await.into());
+    assert_eq!((fresh.frame + 1, fresh.dump()), (end, then));
+    fresh.pull(&hosted).await;
+    assert_eq!(fresh.dump(), on_server(&hosted));
+    hosts.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_whose_answer_was_lost_is_known_when_its_generation_has_ended() {
+    let stage = Stage::new();
+    let (hosts, hosted) = stage.served(&[TABLE]).await;
+    let mut client = Client::new(&hosted).await;
+    client.pull(&hosted).await;
+    let frames = client.frames_of(&[&put(1, 1)]);
+    assert!(!client.send(&hosted, &frames).await.unwrap().is_conflict);
+    let others = client.frames_of(&[&put(2, 1)]);
+    // So many frames that the generation ends.
+    write(&hosted, &put(3, 45_000_000)).await;
+    assert_ne!(hosted.frames().current().await.unwrap(), client.span);
+    let answer = client.send(&hosted, &frames).await.unwrap();
+    let count = (frames.len() / FRAME) as u32;
+    assert_eq!((answer.is_conflict, answer.span, answer.frames), (false, client.span, client.frame + count));
+    assert!(client.send(&hosted, &others).await.unwrap().is_conflict);
+    hosts.shutdown().await.unwrap();
+}

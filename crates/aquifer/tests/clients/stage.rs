@@ -74,6 +74,7 @@ impl Stage {
         script
             .env("AQUIFER_URL", format!("http://{address}"))
             .env("AQUIFER_TOKEN", TOKEN)
+            .env("AQUIFER_PROGRAM", env!("CARGO_BIN_EXE_aquifer"))
             .current_dir(self.world.path(""))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

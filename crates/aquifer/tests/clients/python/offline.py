@@ -1,5 +1,8 @@
 """libsql with the database in a file of its own, offline: offline.py CLIENT SCENARIO."""
 
+import os
+import sqlite3
+import subprocess
 import sys
 
 import libsql
@@ -43,6 +46,41 @@ def what_one_pushes_the_other_pulls():
     b.sync()
     a.sync()
     assert rows(a) == [(1, "ž🐎"), (2, b"\x00\xff"), (3, -2.5e-300)], rows(a)
+
+
+def a_file_that_aquifer_syncs_as_pages_becomes_the_same():
+    a, b = pair()
+
+    def sync_file():
+        remote = ["--remote", database().rstrip("/"), "--protocol", "libsql"]
+        subprocess.run([os.environ["AQUIFER_PROGRAM"], "sync", "file.db", *remote], check=True, stdout=subprocess.DEVNULL)
+
+    def in_file(sql):
+        file = sqlite3.connect("file.db")
+        with file:
+            found = file.execute(sql).fetchall()
+        file.close()
+        return found
+
+    expected = []
+    for round in range(3):
+        write(a, 10 * round, "libsql")
+        a.sync()
+        sync_file()
+        in_file(f"INSERT INTO t VALUES ({10 * round} + 1, 'file')")
+        # Others are faster: libSQL's own client would be stuck.
+        write(a, 10 * round + 2, "libsql")
+        a.sync()
+        sync_file()
+        a.sync()
+        expected += [(10 * round + i, "file" if i == 1 else "libsql") for i in range(3)]
+        assert rows(a) == in_file("SELECT id, v FROM t ORDER BY id") == expected, rows(a)
+    in_file("CREATE INDEX i ON t(v)")
+    in_file("ALTER TABLE t ADD COLUMN more DEFAULT 7")
+    sync_file()
+    b.sync()
+    assert rows(b) == expected, rows(b)
+    assert b.execute("SELECT DISTINCT more FROM t").fetchall() == [(7,)]
 
 
 def what_conflicts_is_refused_and_nothing_of_it_is_written():
