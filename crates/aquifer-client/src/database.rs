@@ -5,7 +5,7 @@ mod frames;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -68,6 +68,24 @@ pub struct Synced {
     pub revision: Option<String>,
     /// Why the server could not be reached; `None`: it was.
     pub offline: Option<Error>,
+    /// Requests to the server, those of a [`wait_changes`](Database::wait_changes) at the same time too.
+    pub requests: u64,
+    /// What took how long.
+    pub times: Times,
+}
+
+/// How long the parts of a [`Database::sync`] took, each with all of its tries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Times {
+    /// Finding out what was changed here, and making ready what is sent.
+    pub prepare: Duration,
+    /// Sending it, until the server has answered.
+    pub send: Duration,
+    /// Asking the server for what is new, and taking it.
+    pub fetch: Duration,
+    /// Putting it under what was changed here, and into the database.
+    pub apply: Duration,
 }
 
 impl Synced {
@@ -140,10 +158,12 @@ impl Database {
         let _turn = self.shared.turn.lock().await;
         let fetched = self.shared.fetched.swap(0, Ordering::Relaxed).into();
         let mut synced = Synced { pulled: fetched, ..Synced::default() };
+        let before = self.requests();
         match self.sync_now(&mut synced).await {
             Err(Error::Remote(error)) if error.is_offline() => synced.offline = Some(error.into()),
             other => other?,
         }
+        synced.requests = self.requests() - before;
         synced.revision = self
             .blocking(|engine| {
                 engine.tidy(CHECKPOINT)?;
@@ -169,8 +189,10 @@ impl Database {
     pub async fn push(&self) -> Result<Synced> {
         let _turn = self.shared.turn.lock().await;
         let mut synced = Synced::default();
+        let before = self.requests();
         self.push_now(&mut synced).await?;
         synced.revision = self.revision().await;
+        synced.requests = self.requests() - before;
         Ok(synced)
     }
 
@@ -181,8 +203,10 @@ impl Database {
     pub async fn pull(&self) -> Result<Synced> {
         let _turn = self.shared.turn.lock().await;
         let mut synced = Synced::default();
+        let before = self.requests();
         self.pull_now(&mut synced).await?;
         synced.revision = self.revision().await;
+        synced.requests = self.requests() - before;
         Ok(synced)
     }
 
@@ -245,6 +269,10 @@ impl Database {
         self.shared.remote.as_ref().ok_or_else(|| Error::NoRemote { path: self.shared.path.clone() })
     }
 
+    fn requests(&self) -> u64 {
+        self.shared.remote.as_ref().map_or(0, |remote| remote.traffic().requests())
+    }
+
     fn directory(&self) -> &Path {
         crate::engine::directory_of(&self.shared.path)
     }
@@ -291,10 +319,15 @@ impl Database {
         loop {
             clashes += 1;
             let round = clashes;
-            let Some(outgoing) = self.outgoing().await? else { return Ok(is_pulled) };
-            let Outgoing { push, is_part, kept } = outgoing;
+            let begun = Instant::now();
+            let outgoing = self.outgoing().await?;
+            synced.times.prepare += begun.elapsed();
+            let Some(Outgoing { push, is_part, kept }) = outgoing else { return Ok(is_pulled) };
             let rows = kept.summary().rows + kept.summary().schema;
-            let outcome = match push::send(remote, &push, &kept).await {
+            let begun = Instant::now();
+            let sent = push::send(remote, &push, &kept).await;
+            synced.times.send += begun.elapsed();
+            let outcome = match sent {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     // Nothing was sent, or nothing is done with it.
@@ -374,7 +407,9 @@ impl Database {
     async fn pull_now(&self, synced: &mut Synced) -> Result<()> {
         self.resolve().await?;
         loop {
+            let begun = Instant::now();
             let incoming = Arc::new(self.fetch(None).await?);
+            synced.times.fetch += begun.elapsed();
             if self.apply_now(&incoming, synced).await? {
                 return Ok(());
             }
@@ -400,7 +435,10 @@ impl Database {
     async fn apply_now(&self, incoming: &Arc<Incoming>, synced: &mut Synced) -> Result<bool> {
         loop {
             let pages = Arc::clone(incoming);
-            match self.note(move |engine| engine.apply(&pages)).await? {
+            let begun = Instant::now();
+            let applied = self.note(move |engine| engine.apply(&pages)).await?;
+            synced.times.apply += begun.elapsed();
+            match applied {
                 Applied::Done { conflicts, .. } => {
                     synced.conflicts += conflicts;
                     synced.pulled += u64::from(incoming.len());

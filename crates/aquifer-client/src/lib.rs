@@ -30,7 +30,7 @@ mod stats;
 mod watch;
 
 pub use builder::{BootstrapProgress, Builder};
-pub use database::{Changes, Database, Synced, recorded_conflicts};
+pub use database::{Changes, Database, Synced, Times, recorded_conflicts};
 pub use error::{Error, Result};
 pub use frames::Protocol;
 pub use replica::Replica;

@@ -63,7 +63,7 @@ fn is_shipped(store: &Path) -> bool {
 }
 
 /// Runs the load in a process of its own; returns transactions per second.
-fn application(path: &Path, rows: u64, transactions: u64) -> Result<f64> {
+pub(super) fn application(path: &Path, rows: u64, transactions: u64) -> Result<f64> {
     let (rows, transactions) = (rows.to_string(), transactions.to_string());
     let arguments = [
         "workload",

@@ -11,6 +11,7 @@ mod lag;
 mod process;
 mod restore;
 mod serve;
+mod sync;
 mod table;
 
 use std::error::Error;
@@ -44,7 +45,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(dir) => tempfile::TempDir::new_in(dir)?,
         None => tempfile::TempDir::new()?,
     };
-    let benches: [(&str, Bench); 11] = [
+    let benches: [(&str, Bench); 13] = [
         ("commits", commits::run),
         ("lag", lag::run),
         ("capture", capture::run),
@@ -56,6 +57,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ("serve-pull", serve::pull),
         ("serve-push", serve::push),
         ("serve-fleet", serve::fleet),
+        ("sync-writes", sync::writes),
+        ("sync-large", sync::large),
     ];
     let mut table = Table::default();
     for (name, bench) in benches {

@@ -137,6 +137,28 @@ pub enum RowChange {
     },
 }
 
+impl RowChange {
+    /// Bytes of rows that are held, to read them from the images once only.
+    pub(crate) const HELD: usize = 16 << 20;
+
+    /// Bytes that it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let row = |values: &[Value]| {
+            let bytes = values.iter().map(|value| match value {
+                Value::Text(bytes) | Value::Blob(bytes) => bytes.len(),
+                _ => 0,
+            });
+            size_of_val(values) + bytes.sum::<usize>()
+        };
+        size_of::<RowChange>()
+            + match self {
+                RowChange::Insert { new, .. } => row(new),
+                RowChange::Delete { old, .. } => row(old),
+                RowChange::Update { old, new, .. } => row(old) + row(new),
+            }
+    }
+}
+
 /// One change of the schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaChange {

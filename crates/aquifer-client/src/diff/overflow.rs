@@ -28,8 +28,9 @@ pub(super) fn add_overwritten(
     let Some(header) = current.header else { return Ok(()) };
     let mut open = BTreeSet::new();
     for pgno in changed.iter().filter_map(Pgno::new) {
-        if let Some(next) = next_in_chain(base, pgno)?
-            && next_in_chain(current, pgno)? == Some(next)
+        // The current page first: one of the base may have to be unpacked.
+        if let Some(next) = next_in_chain(current, pgno)?
+            && next_in_chain(base, pgno)? == Some(next)
         {
             open.insert(pgno);
         }

@@ -82,7 +82,7 @@ impl Engine {
         }
         patiently(|| Handle::switch_to_wal(path))?;
         let remembered = sidecar.state().tracked.as_ref().and_then(Tracked::wal);
-        let (pinned, _) = patiently(|| PinnedDatabase::open(path, None))?;
+        let (pinned, mut continuity) = patiently(|| PinnedDatabase::open(path, remembered.as_ref()))?;
         let changed = RoaringBitmap::new();
         let mut engine = Engine {
             path: path.to_owned(),
@@ -97,10 +97,10 @@ impl Engine {
         if known != 0 && known != local {
             return Err(Error::PageSize { path: path.to_owned(), local, remote: known });
         }
-        engine.settle()?;
-        let remembered = remembered.filter(|_| engine.state().tracked.is_some());
-        let (pinned, continuity) = patiently(|| PinnedDatabase::open(path, remembered.as_ref()))?;
-        engine.pinned = pinned;
+        if engine.state().pull.is_some() {
+            engine.settle()?;
+            (engine.pinned, continuity) = patiently(|| PinnedDatabase::open(path, remembered.as_ref()))?;
+        }
         engine.resume(continuity)?;
         engine.track()?;
         Ok(engine)

@@ -61,6 +61,8 @@ struct Rebased {
 /// What is to be written into the database.
 struct Plan {
     pages: RoaringBitmap,
+    /// These pages, before and after.
+    staged: Staged,
     /// Version of the schema that page 1 must say.
     schema_version: Option<[u8; 4]>,
 }
@@ -95,8 +97,8 @@ impl Engine {
             } else {
                 self.rebase(&current, incoming)?
             };
-            let plan = self.plan(&current, incoming, &mut rebased)?;
-            self.stage(&current, incoming, &mut rebased, &plan)?;
+            let mut plan = self.plan(&current, incoming, &mut rebased)?;
+            self.stage(&current, incoming, &mut rebased, &mut plan.staged)?;
             self.reach(Point::Staged);
             let transaction = match self.write(lock, &mut rebased, &plan) {
                 Ok(Some(transaction)) => transaction,
@@ -249,22 +251,30 @@ impl Engine {
         let size = self.page_size().bytes();
         let (mut old, mut new) = (vec![0; size], vec![0; size]);
         let mut pages = RoaringBitmap::new();
+        let mut staged = Staged::new(incoming.replaces);
         for pgno in candidates.iter().filter_map(Pgno::new) {
             self.read(image, pgno, &mut new)?;
-            let is_same = pgno.get() <= before
-                && current.read(pgno, &mut old)
-                && crate::sidecar::content(pgno, &old) == crate::sidecar::content(pgno, &new);
-            if !is_same {
+            let is_there = pgno.get() <= before;
+            if is_there {
+                self.read(&mut current, pgno, &mut old)?;
+            }
+            if !is_there || crate::sidecar::content(pgno, &old) != crate::sidecar::content(pgno, &new) {
+                let old = if is_there { hash_of(pgno, &old) } else { PageHash::from_u64(0) };
+                staged.write(pgno, old, hash_of(pgno, &new));
                 pages.insert(pgno.get());
             }
         }
         if pages.is_empty() && before == after || after == 0 {
-            return Ok(Plan { pages, schema_version: None });
+            return Ok(Plan { pages, staged, schema_version: None });
         }
         let schema_version = self.schema_version(&current, image)?;
         // Connections that know the schema as it was must notice.
-        pages.insert(1);
-        Ok(Plan { pages, schema_version: Some(schema_version) })
+        if pages.insert(1) {
+            self.read(image, Pgno::ONE, &mut new)?;
+            self.read(&mut current, Pgno::ONE, &mut old)?;
+            staged.write(Pgno::ONE, hash_of(Pgno::ONE, &old), hash_of(Pgno::ONE, &new));
+        }
+        Ok(Plan { pages, staged, schema_version: Some(schema_version) })
     }
 
     /// The version that the schema must have in the new image: the one that it has, where it is the same, else a higher
@@ -291,10 +301,9 @@ impl Engine {
         current: &Current,
         incoming: &Arc<Incoming>,
         rebased: &mut Rebased,
-        plan: &Plan,
+        staged: &mut Staged,
     ) -> Result<()> {
         let mut new_base = self.new_base(current, incoming)?;
-        let mut current = current.clone();
         let base = Base {
             revision: Some(incoming.revision.clone()),
             pages: incoming.pages(),
@@ -311,21 +320,10 @@ impl Engine {
         }
         over.remove_range(base.pages.saturating_add(1)..);
         over.remove(self.page_size().lock_page().get());
-        let mut staged = Staged::new(incoming.replaces);
         let mut pgnos: Vec<Pgno> = incoming.pgnos().filter(|pgno| pgno.get() <= base.pages).collect();
         pgnos.sort_unstable();
         for pgno in pgnos {
             staged.page(pgno, incoming.hash(pgno).unwrap_or(PageHash::from_u64(0)));
-        }
-        for pgno in plan.pages.iter().filter_map(Pgno::new) {
-            self.read(image, pgno, &mut new)?;
-            let before = if pgno.get() <= current.pages() {
-                self.read(&mut current, pgno, &mut old)?;
-                hash_of(pgno, &old)
-            } else {
-                PageHash::from_u64(0)
-            };
-            staged.write(pgno, before, hash_of(pgno, &new));
         }
         let path = self.path.clone();
         let mut unreadable = None;

@@ -15,9 +15,6 @@ use super::row::{Names, Single, is_plain, is_sampled, key_values};
 use super::{Decision, PushError, PushRow, Result, Step, Summary, Transform, fail_if};
 use crate::diff::{Diff, RowChange, SchemaChange, Table, quoted};
 
-/// Bytes of rows that are held, to read them from the images once only.
-const HELD: usize = 16 << 20;
-
 /// Gives the statements that do on a server what was done locally: between `BEGIN` and `COMMIT`, which are not among
 /// them. When one fails the ones after it must not run, and the transaction must be rolled back.
 ///
@@ -161,7 +158,7 @@ impl Push<'_> {
     fn rows(&mut self) -> Result<()> {
         let tables = self.local.tables().iter().filter(|table| (self.takes_part)(&table.name)).collect();
         let mut work = Vec::new();
-        let mut left = HELD;
+        let mut left = RowChange::HELD;
         for table in self.catalog.parents_first(tables)? {
             work.extend(self.survey(table, &mut left)?);
         }
@@ -208,7 +205,7 @@ impl Push<'_> {
                     about_unique += u64::from(work.unique.is_about(&work.changed(old, new)));
                 }
             }
-            let size = size(&change);
+            let size = change.bytes();
             match &mut work.held {
                 Some(held) if size <= *left => {
                     *left -= size;
@@ -216,7 +213,7 @@ impl Push<'_> {
                 }
                 held => {
                     // Those before it give their room back.
-                    *left += held.take().iter().flatten().map(self::size).sum::<usize>();
+                    *left += held.take().iter().flatten().map(RowChange::bytes).sum::<usize>();
                 }
             }
         }
@@ -438,21 +435,4 @@ fn is_of_trigger(change: &SchemaChange) -> bool {
 
 fn text(name: &str) -> Value {
     Value::Text(name.as_bytes().to_vec())
-}
-
-/// Bytes that a change takes, about.
-fn size(change: &RowChange) -> usize {
-    let row = |values: &[Value]| {
-        let bytes = values.iter().map(|value| match value {
-            Value::Text(bytes) | Value::Blob(bytes) => bytes.len(),
-            _ => 0,
-        });
-        size_of_val(values) + bytes.sum::<usize>()
-    };
-    size_of::<RowChange>()
-        + match change {
-            RowChange::Insert { new, .. } => row(new),
-            RowChange::Delete { old, .. } => row(old),
-            RowChange::Update { old, new, .. } => row(old) + row(new),
-        }
 }

@@ -18,40 +18,56 @@ impl Replay<'_> {
             return self.without_table(target);
         }
         let (mut has_updates, mut has_inserts) = (false, false);
+        // Updates and inserts; `None`: they are too many, and read again.
+        let (mut held, mut left) = (Some(Vec::new()), RowChange::HELD);
         for change in local.rows(&target.table)? {
             self.summary.rows += 1;
-            match change? {
-                RowChange::Delete { key, old } => self.delete(target, &key, &old)?,
+            let change = change?;
+            match &change {
+                RowChange::Delete { key, old } => {
+                    self.delete(target, key, old)?;
+                    continue;
+                }
                 RowChange::Update { .. } => has_updates = true,
                 RowChange::Insert { .. } => has_inserts = true,
             }
+            left = left.saturating_sub(change.bytes());
+            held = held.filter(|_| left > 0);
+            if let Some(held) = &mut held {
+                held.push(change);
+            }
         }
+        let each = |visit: &mut dyn FnMut(u64, &RowChange) -> Result<()>| match &held {
+            Some(held) => (0..).zip(held).try_for_each(|(number, change)| visit(number, change)),
+            None => {
+                (0..).zip(local.rows(&target.table)?).try_for_each(|(number, change)| visit(number, &change?))
+            }
+        };
         // Updates by their number among the changes.
         let mut waiting = RoaringTreemap::new();
         if has_updates {
-            for (number, change) in (0..).zip(local.rows(&target.table)?) {
-                if let RowChange::Update { key, old, new } = change?
-                    && !self.update(target, &key, &old, &new)?
+            each(&mut |number, change| {
+                if let RowChange::Update { key, old, new } = change
+                    && !self.update(target, key, old, new)?
                 {
                     waiting.insert(number);
                 }
-            }
+                Ok(())
+            })?;
         }
         if has_inserts {
-            for change in local.rows(&target.table)? {
-                if let RowChange::Insert { key, new } = change? {
-                    self.insert(target, &key, &new)?;
-                }
-            }
+            each(&mut |_, change| match change {
+                RowChange::Insert { key, new } => self.insert(target, key, new),
+                _ => Ok(()),
+            })?;
         }
         if !waiting.is_empty() {
-            for (number, change) in (0..).zip(local.rows(&target.table)?) {
-                if let RowChange::Update { key, old, new } = change?
-                    && waiting.contains(number)
-                {
-                    self.put_back(target, &key, &old, &new)?;
+            each(&mut |number, change| match change {
+                RowChange::Update { key, old, new } if waiting.contains(number) => {
+                    self.put_back(target, key, old, new)
                 }
-            }
+                _ => Ok(()),
+            })?;
         }
         Ok(())
     }

@@ -37,15 +37,20 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// `application_id` of a sidecar: "Aqui" in ASCII.
 const APPLICATION_ID: i32 = 0x4171_7569;
+/// Bytes of its pages.
+const PAGE: u32 = 16 << 10;
+/// Bytes of its WAL from which it is moved into the file: more than most syncs write, so that none waits for that.
+const CHECKPOINT: u32 = 64 << 20;
 /// Version of its tables.
 const VERSION: i32 = 1;
 
+/// None of them WITHOUT ROWID: the index would hold the pages themselves, and SQLite read each one that it compares.
 const TABLES: &str = "
     CREATE TABLE state(id INTEGER PRIMARY KEY CHECK (id = 1), json TEXT NOT NULL, checksum INTEGER NOT NULL);
     CREATE TABLE page_map(chunk INTEGER PRIMARY KEY, hashes BLOB NOT NULL);
-    CREATE TABLE pre_images(base INTEGER NOT NULL, pgno INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY(base, pgno)) WITHOUT ROWID;
-    CREATE TABLE pushed(change_id INTEGER NOT NULL, pgno INTEGER NOT NULL, hash INTEGER NOT NULL, delta BLOB NOT NULL, PRIMARY KEY(change_id, pgno)) WITHOUT ROWID;
-    CREATE TABLE sets(name TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE pre_images(base INTEGER NOT NULL, pgno INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY(base, pgno));
+    CREATE TABLE pushed(change_id INTEGER NOT NULL, pgno INTEGER NOT NULL, hash INTEGER NOT NULL, delta BLOB NOT NULL, PRIMARY KEY(change_id, pgno));
+    CREATE TABLE sets(name TEXT PRIMARY KEY, content BLOB NOT NULL);
     CREATE TABLE conflicts(id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, revision TEXT, json TEXT NOT NULL);
 ";
 
@@ -224,9 +229,12 @@ impl Sidecar {
         run().map_err(|source| self.error(source))
     }
 
-    /// A connection of its own to read it with.
+    /// A connection of its own to read it with, which sees what is there now for as long as it is open.
     pub(crate) fn reader(&self) -> Result<Connection> {
-        connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        let db = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        // Each read by itself would look for changes and take locks anew.
+        db.execute_batch("BEGIN; SELECT 1 FROM state").map_err(|e| self.error(e))?;
+        Ok(db)
     }
 
     pub(crate) fn db(&self) -> &Connection {
@@ -292,8 +300,11 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         db.busy_timeout(std::time::Duration::from_secs(5))?;
         if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+            // Of a new one: several pages of the database fit into one of its own.
+            db.pragma_update(None, "page_size", PAGE)?;
             let _: String = db.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
             db.pragma_update(None, "synchronous", "full")?;
+            db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT / PAGE)?;
         }
         Ok(db)
     };

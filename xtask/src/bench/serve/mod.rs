@@ -14,3 +14,4 @@ pub(super) use fleet::run as fleet;
 pub(super) use poll::run as poll;
 pub(super) use pull::run as pull;
 pub(super) use push::run as push;
+pub(super) use server::Server;

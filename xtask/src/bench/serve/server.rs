@@ -13,14 +13,14 @@ use super::sql;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// `aquifer serve`.
-pub(super) struct Server {
+pub(in super::super) struct Server {
     running: Running,
-    pub(super) address: SocketAddr,
+    pub(in super::super) address: SocketAddr,
 }
 
 impl Server {
     /// Starts it on a store, with its data directory and waits until it is ready.
-    pub(super) fn start(
+    pub(in super::super) fn start(
         aquifer: &Path,
         data_dir: &Path,
         store: &OsStr,
@@ -43,7 +43,7 @@ impl Server {
     }
 
     /// Runs SQL on a database, without arguments.
-    pub(super) fn execute(&self, database: &str, statement: &str) -> Result<()> {
+    pub(in super::super) fn execute(&self, database: &str, statement: &str) -> Result<()> {
         Ok(sql::execute(&mut self.client(), &sql::path(database), statement)?)
     }
 
@@ -69,7 +69,7 @@ impl Server {
         self.running.resident()
     }
 
-    pub(super) fn stop(self) -> Result<()> {
+    pub(in super::super) fn stop(self) -> Result<()> {
         self.running.stop()
     }
 }

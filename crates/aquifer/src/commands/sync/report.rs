@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aquifer_client::{Error, Synced};
+use aquifer_client::{Error, Synced, Times};
 use serde::Serialize;
 
 use super::target::Target;
@@ -21,12 +21,31 @@ pub(super) struct Report {
     pulled_pages: u64,
     conflicts: u64,
     revision: Option<String>,
+    requests: u64,
+    took_ms: Took,
     /// Why the server could not be reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// When it is tried again, by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     again_in_ms: Option<u128>,
+}
+
+/// What took how long, in milliseconds.
+#[derive(Debug, Serialize)]
+struct Took {
+    prepare: f64,
+    send: f64,
+    fetch: f64,
+    apply: f64,
+}
+
+impl From<&Times> for Took {
+    fn from(times: &Times) -> Took {
+        let ms = |time: Duration| time.as_micros() as f64 / 1000.0;
+        let Times { prepare, send, fetch, apply, .. } = times;
+        Took { prepare: ms(*prepare), send: ms(*send), fetch: ms(*fetch), apply: ms(*apply) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -47,6 +66,8 @@ impl Report {
             pulled_pages: synced.pulled,
             conflicts: synced.conflicts,
             revision: synced.revision.clone(),
+            requests: synced.requests,
+            took_ms: Took::from(&synced.times),
             reason: synced.offline.as_ref().map(ToString::to_string),
             again_in_ms: None,
         }
