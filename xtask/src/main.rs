@@ -23,7 +23,7 @@ enum Task {
     Workload(workload::Command),
     /// Measures what docs/benchmarks.md states, each figure against something else in the same run.
     Bench(bench::Options),
-    /// Kills daemon, application, restore and standby for hours; runs the long form of every test.
+    /// Kills daemon, application, restore, standby, server and sync for hours; runs the long form of every test.
     Torture(torture::Options),
 }
 

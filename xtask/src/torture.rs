@@ -8,7 +8,7 @@ use clap::Args;
 /// What is run, and for how long.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Rounds of kills on each kind of store: each round kills something at a random moment.
+    /// Rounds of kills on each kind of store, and of synced databases: each round kills something at a random moment.
     #[arg(long, default_value_t = 300)]
     rounds: u64,
     /// What happens in the first rounds; each life of some rounds has the next seed. Default: another one each time.
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     ]);
     kills.env("AQUIFER_TORTURE_ROUNDS", options.rounds.to_string());
     kills.env("AQUIFER_TORTURE_SEED", seed.to_string());
-    eprintln!("{} rounds on each kind of store, from seed {seed}", options.rounds);
+    eprintln!("{} rounds on each kind of store and of synced databases, from seed {seed}", options.rounds);
     step(&mut kills)?;
     if options.only_kills {
         return Ok(());

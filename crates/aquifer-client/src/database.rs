@@ -25,8 +25,10 @@ use crate::{Error, Result, joined};
 const ROUNDS: u32 = 20;
 /// Bytes of a WAL from which it is moved into the database.
 const CHECKPOINT: u64 = 4 << 20;
-/// Time between two looks at how large it is.
-const TIDY: Duration = Duration::from_secs(1);
+/// Time between two looks at whether somebody waits for us in order to do that.
+const EASE: Duration = Duration::from_millis(100);
+/// Looks at whether it is to be done here, of so many.
+const TIDY: u32 = 10;
 /// How long a connection of [`Database::connect`] waits for others that write.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -260,9 +262,14 @@ impl Database {
         self.blocking(move |engine| Ok(engine.sidecar().update(|db, _| Conflicts::forget(db, up_to))?)).await
     }
 
-    /// Whether something was committed to the database that was not looked at yet. Cheap: for polling.
+    /// Whether something was committed to the database that no push has seen yet. Cheap: for polling.
     pub async fn may_have_changed(&self) -> bool {
         self.engine().await.may_have_changed()
+    }
+
+    /// From now on only what is committed after this counts as changed.
+    pub(crate) async fn forget_commits(&self) -> Result<()> {
+        self.blocking(Engine::forget_commits).await
     }
 
     pub(crate) fn remote(&self) -> Result<&Remote> {
@@ -464,15 +471,18 @@ impl Database {
     }
 }
 
-/// Keeps the WAL small for as long as the database is open: our pin keeps the checkpoints of others from that.
+/// Keeps the WAL small for as long as the database is open, and lets others do that: our pin keeps them from it.
 async fn tidy_up(shared: Weak<Shared>) {
-    loop {
-        tokio::time::sleep(TIDY).await;
+    for look in 1_u32.. {
+        tokio::time::sleep(EASE).await;
         let Some(shared) = shared.upgrade() else { return };
         // Whoever works on it does so himself.
         let Ok(mut engine) = Arc::clone(&shared.engine).try_lock_owned() else { continue };
         drop(shared);
-        let tidied = spawn_blocking(move || engine.tidy(2 * CHECKPOINT)).await;
+        let is_tidying = look.is_multiple_of(TIDY);
+        let tidied =
+            spawn_blocking(move || if is_tidying { engine.tidy(2 * CHECKPOINT) } else { engine.ease() })
+                .await;
         if let Ok(Err(error)) = tidied {
             tracing::warn!(%error, "the WAL cannot be moved into the database for now");
         }

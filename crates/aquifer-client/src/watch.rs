@@ -42,6 +42,8 @@ impl Database {
             is_first = false;
             if let Some(error) = failure {
                 tell(WatchEvent::Waiting(&error, offline));
+                self.forget_commits().await?;
+                tokio::time::sleep(APART).await;
                 let _ = tokio::time::timeout(offline, self.committed()).await;
                 offline = (offline * 2).min(OFFLINE.1);
                 has_work = true;

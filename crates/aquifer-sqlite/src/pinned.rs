@@ -96,6 +96,8 @@ pub struct PinnedDatabase {
     handles: [Handle; 2],
     /// Which of the handles holds the pin.
     pin: usize,
+    /// Whether it was made loose, and stays so.
+    let_go: bool,
     /// Place up to which everything was handed out.
     at: WalPosition,
     /// Newest frame of each page up to `at.frame`, in the WAL as it is now.
@@ -135,6 +137,7 @@ impl PinnedDatabase {
             page_size,
             handles: [first, second],
             pin: 0,
+            let_go: false,
             at,
             index: FxHashMap::default(),
             recent: Contents::default(),
@@ -446,12 +449,33 @@ impl PinnedDatabase {
         self.spare.bytes.clear();
         self.handles[self.pin].end_read()?;
         self.pin = 1 - self.pin;
+        self.let_go = false;
         Ok(())
     }
 
     /// Leaves the pin where it was.
     pub fn reject(&mut self) -> Result<()> {
         self.handles[1 - self.pin].end_read()
+    }
+
+    /// Ends the pin. The database must be [opened](PinnedDatabase::open) anew, with the place up to which all was handed
+    /// out, to be looked at again.
+    pub fn give_up(&mut self) -> Result<()> {
+        for handle in &mut self.handles {
+            handle.end_read()?;
+        }
+        Ok(())
+    }
+
+    /// Whether another connection is checkpointing at this moment, or waits for a reader in order to.
+    pub fn is_checkpointing(&mut self) -> Result<bool> {
+        if self.handles.iter().any(|handle| handle.holds(WalLock::Checkpoint)) {
+            return Ok(false);
+        }
+        let handle = &mut self.handles[self.pin];
+        let is_free = handle.try_lock(WalLock::Checkpoint)?;
+        handle.unlock(WalLock::Checkpoint);
+        Ok(!is_free)
     }
 
     /// Keeps others from checkpointing, as far as they do it without being told to (SQLite's automatic checkpoints
@@ -490,7 +514,14 @@ impl PinnedDatabase {
         }
         self.handles[self.pin].end_read()?;
         self.pin = spare;
+        self.let_go = true;
         Ok(true)
+    }
+
+    /// Whether the pin is loose: it keeps nobody from resetting the WAL, but others from checkpointing what came after
+    /// it.
+    pub fn is_loose(&self) -> bool {
+        self.let_go || self.at.frame == 0
     }
 
     /// How far the WAL has been copied into the database file.

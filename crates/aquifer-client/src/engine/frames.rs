@@ -87,6 +87,7 @@ impl Engine {
     /// As with [`outgoing`](Engine::outgoing), no page may be missing and no attempt be open.
     pub(crate) fn outgoing_frames(&mut self) -> Result<Option<Frames>> {
         let current = self.current()?;
+        self.offered = self.commits;
         let Some(place) = self.state().base.revision.as_deref().and_then(Place::of) else { return Ok(None) };
         let Some(differing) = self.differing(&current, &Since::Base)? else { return Ok(None) };
         let mut page = vec![0; self.page_size().bytes()];

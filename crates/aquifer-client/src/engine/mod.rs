@@ -50,6 +50,12 @@ pub(crate) struct Engine {
     pinned: PinnedDatabase,
     /// Pages of the base that local work may have changed, up to the pin.
     changed: RoaringBitmap,
+    /// Since when somebody who checkpoints waits for the pin, though it holds back nothing.
+    in_the_way: Option<std::time::Instant>,
+    /// How many commits of others were looked at.
+    commits: u64,
+    /// How many of them a push has seen.
+    offered: u64,
     settings: Settings,
     /// What a test has happen at these places.
     #[cfg(test)]
@@ -177,9 +183,16 @@ impl Engine {
         self.sidecar.add_traffic(sent, received);
     }
 
-    /// Whether something may have been committed that was not looked at yet.
+    /// Whether something may have been committed that no push has seen yet.
     pub(crate) fn may_have_changed(&mut self) -> bool {
-        self.pinned.may_have_changed()
+        self.commits != self.offered || self.pinned.may_have_changed()
+    }
+
+    /// All that is committed up to now is dealt with in another way than by waiting for it.
+    pub(crate) fn forget_commits(&mut self) -> Result<()> {
+        self.track()?;
+        self.offered = self.commits;
+        Ok(())
     }
 
     fn pre_images(&self) -> PreImages {
@@ -191,7 +204,7 @@ impl Engine {
         loop {
             self.track()?;
             // Where something is committed at this very moment, its place cannot be had any more.
-            if let Some(view) = tracking::patiently(|| self.pinned.view())? {
+            if let Some(view) = self.yielding(|engine| engine.pinned.view())? {
                 return Ok(Current::new(view));
             }
         }

@@ -89,6 +89,9 @@ impl Engine {
             sidecar,
             pinned,
             changed,
+            in_the_way: None,
+            commits: 0,
+            offered: 0,
             settings,
             #[cfg(test)]
             at: None,

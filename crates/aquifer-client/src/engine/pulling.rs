@@ -10,6 +10,7 @@
 //! transaction wrote all of them or none, and what others have written since is neither the one nor the other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aquifer_format::{PageHash, Pgno};
 use aquifer_sqlite::btree::Value;
@@ -18,7 +19,7 @@ use roaring::RoaringBitmap;
 use rusqlite::Connection;
 
 use super::tracking::patiently;
-use super::{Engine, PATIENCE, Point, Since, directory_of, is_bookkeeping};
+use super::{Engine, Point, Since, directory_of, is_bookkeeping};
 use crate::image::{Current, NewBase, SharedPages};
 use crate::pull::Incoming;
 use crate::rebase::{ByDefault, Conflict, Resolver, rebase};
@@ -27,6 +28,8 @@ use crate::sidecar::{
 };
 use crate::{Error, Result, now};
 
+/// How long others that write are waited for while the database is held as it was: some of them wait for that to end.
+const BRIEF: Duration = Duration::from_millis(200);
 /// How often the image is made without keeping writers out.
 const OPTIMISTIC: u32 = 3;
 /// Conflicts that are recorded at once.
@@ -81,8 +84,11 @@ impl Engine {
             return Err(Error::PageSize { path: self.path.clone(), local, remote });
         }
         for attempt in 0.. {
-            let begin = || PageTransaction::begin(&self.path, PATIENCE);
-            let lock = if attempt < OPTIMISTIC { None } else { Some(begin()?) };
+            let lock = if attempt < OPTIMISTIC {
+                None
+            } else {
+                Some(self.yielding(|engine| PageTransaction::begin(&engine.path, BRIEF))?)
+            };
             let current = self.current()?;
             if !self.missing()?.is_empty() {
                 return Ok(Applied::Missing);
@@ -103,8 +109,11 @@ impl Engine {
             let transaction = match self.write(lock, &mut rebased, &plan) {
                 Ok(Some(transaction)) => transaction,
                 Ok(None) => {
-                    // Somebody has committed since.
+                    // Somebody has committed since, or is about to.
                     self.unstage()?;
+                    // While the image is held: else the pin may get the place of it that somebody waits for.
+                    self.track()?;
+                    drop(current);
                     continue;
                 }
                 Err(error) => {
@@ -120,7 +129,12 @@ impl Engine {
             let conflicts = rebased.conflicts;
             self.promote()?;
             self.reach(Point::Promoted);
+            let before = self.commits;
             self.track()?;
+            // Our own is nothing to be pushed.
+            if !plan.pages.is_empty() && self.commits == before + 1 {
+                self.commits = before;
+            }
             return Ok(Applied::Done { written: plan.pages.len() as u32, conflicts });
         }
         unreachable!("the loop ends by returning")
@@ -421,7 +435,12 @@ impl Engine {
     ) -> Result<Option<PageTransaction>> {
         let mut transaction = match lock {
             Some(transaction) => transaction,
-            None => PageTransaction::begin(&self.path, PATIENCE)?,
+            None => match PageTransaction::begin(&self.path, BRIEF) {
+                Ok(transaction) => transaction,
+                // Perhaps somebody who waits until the image is not read any more that this one was made from.
+                Err(error) if error.is_transient() => return Ok(None),
+                Err(error) => return Err(error.into()),
+            },
         };
         if patiently(|| self.pinned.look())?.is_some() {
             self.pinned.reject()?;
@@ -446,7 +465,7 @@ impl Engine {
         if self.state().pull.is_none() {
             return Ok(());
         }
-        let (pinned, _) = PinnedDatabase::open(&self.path, None)?;
+        let (pinned, _) = patiently(|| PinnedDatabase::open(&self.path, None))?;
         let staged = Staged::get(self.sidecar.db()).map_err(|e| self.sidecar.error(e))?;
         let mut page = vec![0; pinned.page_size().bytes()];
         let pages = pinned.pages()?;

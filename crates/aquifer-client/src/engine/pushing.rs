@@ -50,6 +50,7 @@ impl Engine {
     /// [`missing`](Engine::missing) pages must have been supplied, and no attempt may be open.
     pub(crate) fn outgoing(&mut self) -> Result<Option<Outgoing>> {
         let current = self.current()?;
+        self.offered = self.commits;
         let since = self.state().pushed.clone().map_or(Since::Base, Since::Push);
         let Some(diff) = self.changes(&current, &since)? else { return Ok(None) };
         let settings = self.settings.clone();

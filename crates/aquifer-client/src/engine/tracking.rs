@@ -20,6 +20,12 @@ use crate::{Error, Result, now};
 const RELATED: f64 = 0.5;
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_millis(2);
+/// From so many times the bytes at which the WAL is moved into the database, writers are kept out for it.
+const MUCH: u64 = 8;
+/// How long somebody who checkpoints finds the pin in his way: several times what SQLite waits between two tries.
+const IN_THE_WAY: Duration = Duration::from_millis(400);
+/// How long is tried to keep them out.
+const FREEZE: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// Looks at what was committed since the last time.
@@ -34,7 +40,7 @@ impl Engine {
                 Ok(Some(advance)) => self.record(advance)?,
                 // The frames are not those that were to be there: the pages tell.
                 Err(aquifer_sqlite::Error::Wal { .. }) => {
-                    let (pinned, _) = PinnedDatabase::open(&self.path, None)?;
+                    let (pinned, _) = patiently(|| PinnedDatabase::open(&self.path, None))?;
                     self.pinned = pinned;
                     self.compare_all()?;
                 }
@@ -104,6 +110,8 @@ impl Engine {
             (Err(error), None) => return Err(error.into()),
         }
         self.changed = changed;
+        // Something was written, even where no commit could be counted.
+        self.commits += advance.commits.max(u64::from(!advance.is_empty()));
         self.pinned.accept(advance)?;
         Ok(())
     }
@@ -147,6 +155,99 @@ impl Engine {
             Ok(())
         })?;
         self.changed = changed;
+        // More than the one that may have been our own.
+        self.commits += 2;
+        Ok(())
+    }
+
+    /// Does not stand in the way of others who checkpoint. They copy no more than the pin lets them, and some keep
+    /// writers out while they wait for it: it is moved on for them, and let go when all is copied.
+    pub(crate) fn ease(&mut self) -> Result<()> {
+        let backfill = match self.pinned.backfill() {
+            Ok(backfill) => backfill,
+            Err(error) if error.is_transient() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let frame = self.pinned.position().frame;
+        if self.pinned.is_loose() {
+            if self.pinned.may_have_changed() {
+                self.track()?;
+            }
+        } else if backfill.backfilled >= frame {
+            self.track()?;
+            self.let_go()?;
+        } else if self.pinned.is_checkpointing()? {
+            if backfill.frames == frame {
+                return self.step_aside();
+            }
+            self.track()?;
+        }
+        self.in_the_way = None;
+        Ok(())
+    }
+
+    /// Who checkpoints waits for a place among the readers, by its number: it is the one that the pin has got, though
+    /// all may be copied that is in the WAL. Where he does not come on, there is no other way than to give it up.
+    fn step_aside(&mut self) -> Result<()> {
+        let since = *self.in_the_way.get_or_insert_with(Instant::now);
+        if since.elapsed() < IN_THE_WAY {
+            return Ok(());
+        }
+        self.in_the_way = None;
+        let at = *self.pinned.position();
+        self.pinned.give_up()?;
+        let deadline = Instant::now() + IN_THE_WAY;
+        while self.pinned.is_checkpointing()? && Instant::now() < deadline {
+            std::thread::sleep(PAUSE);
+        }
+        let (pinned, continuity) = patiently(|| PinnedDatabase::open(&self.path, Some(&at)))?;
+        self.pinned = pinned;
+        match continuity {
+            Continuity::Proven => {}
+            Continuity::Broken(reason) => {
+                tracing::debug!(path = %self.path.display(), reason, "all pages are compared");
+                self.compare_all()?;
+            }
+        }
+        self.track()
+    }
+
+    /// Does what others may keep from being done for a moment, perhaps since they wait for us.
+    pub(super) fn yielding<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Engine) -> aquifer_sqlite::Result<T>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match work(self) {
+                Err(error) if error.is_transient() && Instant::now() < deadline => {
+                    self.ease()?;
+                    std::thread::sleep(PAUSE);
+                }
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    /// Where the database file has everything, lets others reset the WAL.
+    fn let_go(&mut self) -> Result<()> {
+        if self.pinned.is_loose() {
+            return Ok(());
+        }
+        match self.pinned.let_go() {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) if error.is_transient() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        let stamp = self.stamp()?;
+        let tracked = Tracked::new(self.pinned.position(), stamp, stamp.is_settled(now()));
+        if self.state().tracked.as_ref() != Some(&tracked) {
+            self.sidecar.update(|_, state| {
+                state.tracked = Some(tracked);
+                Ok(())
+            })?;
+        }
         Ok(())
     }
 
@@ -154,37 +255,41 @@ impl Engine {
     pub(crate) fn checkpoint(&mut self) -> Result<()> {
         self.track()?;
         match self.pinned.checkpoint() {
-            Ok(_) => {}
+            Ok(_) => self.let_go(),
             // Somebody else is at it.
-            Err(error) if error.is_transient() => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(error) if error.is_transient() => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        let backfill = self.pinned.backfill()?;
-        let is_whole = backfill.is_complete() && backfill.frames == self.pinned.position().frame;
-        if is_whole && self.pinned.let_go()? {
-            let stamp = self.stamp()?;
-            let tracked = Tracked::new(self.pinned.position(), stamp, stamp.is_settled(now()));
-            if self.state().tracked.as_ref() != Some(&tracked) {
-                self.sidecar.update(|_, state| {
-                    state.tracked = Some(tracked);
-                    Ok(())
-                })?;
+    }
+
+    /// Moves the WAL into the database file if more than these bytes of it cannot be reset; where somebody writes all
+    /// the time and there are very many, keeps him out for that.
+    pub(crate) fn tidy(&mut self, bytes: u64) -> Result<()> {
+        self.ease()?;
+        if self.held_bytes() > bytes {
+            self.checkpoint()?;
+        }
+        if self.held_bytes() > MUCH * bytes {
+            let deadline = Instant::now() + FREEZE;
+            while !self.pinned.try_freeze()? {
+                if Instant::now() > deadline {
+                    return Ok(());
+                }
+                std::thread::sleep(PAUSE / 20);
             }
+            let done = self.checkpoint();
+            self.pinned.thaw();
+            return done;
         }
         Ok(())
     }
 
-    /// Moves the WAL into the database file if there are more bytes in it than these that are not there.
-    pub(crate) fn tidy(&mut self, bytes: u64) -> Result<()> {
-        let backfill = match self.pinned.backfill() {
-            Ok(backfill) => backfill,
-            Err(error) if error.is_transient() => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        if u64::from(backfill.remaining()) * u64::from(self.page_size().get()) > bytes {
-            return self.checkpoint();
+    /// Bytes of the WAL that stay because of the pin.
+    fn held_bytes(&self) -> u64 {
+        if self.pinned.is_loose() {
+            return 0;
         }
-        Ok(())
+        u64::from(self.pinned.position().frame) * u64::from(self.page_size().get())
     }
 
     /// Bytes in the WAL.

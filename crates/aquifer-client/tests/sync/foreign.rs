@@ -83,6 +83,43 @@ async fn readers_keep_what_they_see_and_see_all_of_it_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_checkpoints_does_not_wait_in_vain_for_a_database_that_is_kept_open() {
+    let world = World::new().await;
+    world.on_server(TABLE).await;
+    let db = world.open("a.db").await;
+    let mut other = Python::open(db.path());
+    for k in 1..6 {
+        other.run(&format!("INSERT INTO t VALUES ({k}, randomblob(9000))"));
+        assert_eq!(other.run("PRAGMA wal_checkpoint(TRUNCATE)"), "0", "it was busy");
+        if k % 2 == 0 {
+            db.sync().await.unwrap().online().unwrap();
+        }
+    }
+    other.close();
+    assert_eq!(db.stats().await.unwrap().unpushed, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_before_changes_are_applied_still_counts_as_changed() {
+    let world = World::new().await;
+    world.on_server(TABLE).await;
+    let db = world.open("a.db").await;
+    for is_changed in [false, true] {
+        db.sync().await.unwrap().online().unwrap();
+        assert!(!db.may_have_changed().await);
+        world.on_server("INSERT INTO t(v) VALUES ('theirs')").await;
+        let changes = db.wait_changes(std::time::Duration::from_mins(1)).await.unwrap().unwrap();
+        if is_changed {
+            run(&db, "INSERT INTO t(k, v) VALUES (1000, 'mine')");
+        }
+        db.apply(changes).await.unwrap().unwrap();
+        assert_eq!(db.may_have_changed().await, is_changed);
+    }
+    assert_eq!(db.sync().await.unwrap().pushed, 1);
+    assert!(!db.may_have_changed().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_another_process_between_two_syncs_loses_nothing() {
     for protocol in BOTH {
         a_checkpoint_of_another_process(protocol).await;

@@ -13,11 +13,11 @@ use crate::stage::{Stage, StoreKind, kill, run, terminate};
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Says which life it was that failed, and how to repeat it.
-struct Epitaph {
-    seed: u64,
-    rounds: u64,
-    round: u64,
-    what: &'static str,
+pub(crate) struct Epitaph {
+    pub(crate) seed: u64,
+    pub(crate) rounds: u64,
+    pub(crate) round: u64,
+    pub(crate) what: &'static str,
 }
 
 impl Drop for Epitaph {
@@ -179,7 +179,7 @@ fn end(stage: &mut Stage, rng: &mut Rng, committed: u64) {
 }
 
 /// The moment of the next blow: nothing waits for anything here.
-fn pause(rng: &mut Rng) {
+pub(crate) fn pause(rng: &mut Rng) {
     thread::sleep(Duration::from_millis(rng.range(5, 300)));
 }
 

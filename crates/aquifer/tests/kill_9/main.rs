@@ -8,22 +8,24 @@
 
 mod life;
 mod stage;
+mod sync;
+mod synced;
 
 use stage::StoreKind;
 
 /// Rounds of one life: enough for levels to be compacted, few enough to look at when something is found.
 const ROUNDS_OF_A_LIFE: u64 = 25;
 
-fn torture(kind: StoreKind) {
+fn torture(what: &str, short: u64, live: impl Fn(u64, u64)) {
     let number = |name: &str, default| std::env::var(name).ok().map_or(default, |n| n.parse().unwrap());
-    let rounds = number("AQUIFER_TORTURE_ROUNDS", 12);
+    let rounds = number("AQUIFER_TORTURE_ROUNDS", short);
     let first_seed = number("AQUIFER_TORTURE_SEED", 1);
     let mut done = 0;
     for seed in first_seed.. {
         let of_this = ROUNDS_OF_A_LIFE.min(rounds - done);
-        life::live(kind, seed, of_this);
+        live(seed, of_this);
         done += of_this;
-        eprintln!("{kind:?}: {done} of {rounds} rounds done (seed {seed})");
+        eprintln!("{what}: {done} of {rounds} rounds done (seed {seed})");
         if done == rounds {
             return;
         }
@@ -32,10 +34,15 @@ fn torture(kind: StoreKind) {
 
 #[test]
 fn kill_9_of_anything_at_any_time_loses_nothing_and_tears_nothing_in_a_directory() {
-    torture(StoreKind::Directory);
+    torture("directory", 12, |seed, rounds| life::live(StoreKind::Directory, seed, rounds));
 }
 
 #[test]
 fn kill_9_of_anything_at_any_time_loses_nothing_and_tears_nothing_over_a_faulty_s3() {
-    torture(StoreKind::S3);
+    torture("S3", 12, |seed, rounds| life::live(StoreKind::S3, seed, rounds));
+}
+
+#[test]
+fn kill_9_of_anything_at_any_time_keeps_every_commit_of_synced_databases_exactly_once() {
+    torture("sync", 20, sync::live);
 }
