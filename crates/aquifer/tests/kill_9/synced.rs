@@ -190,9 +190,12 @@ impl Machine {
         let listener = std::thread::spawn({
             let acknowledged = Arc::clone(&acknowledged);
             move || {
-                for line in said.lines().map_while(Result::ok) {
-                    let n = line.strip_prefix("committed ").and_then(|n| n.parse().ok());
+                let mut line = String::new();
+                // The last line of one who was killed may have been cut off: it says nothing.
+                while said.read_line(&mut line).is_ok() && line.ends_with('\n') {
+                    let n = line.trim_end().strip_prefix("committed ").and_then(|n| n.parse().ok());
                     acknowledged.store(n.expect("committed N"), Ordering::SeqCst);
+                    line.clear();
                 }
             }
         });
