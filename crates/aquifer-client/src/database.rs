@@ -23,6 +23,8 @@ use crate::{Error, Result, joined};
 
 /// How often a push is tried that meets what others have pushed meanwhile.
 const ROUNDS: u32 = 20;
+/// How often a push clashes with what no pull brings, until it is taken for refused.
+const FRUITLESS: u32 = 6;
 /// Bytes of a WAL from which it is moved into the database.
 const CHECKPOINT: u64 = 4 << 20;
 /// Time between two looks at whether somebody waits for us in order to do that.
@@ -323,6 +325,7 @@ impl Database {
         let mut backoff = Backoff::new();
         // How often others were faster, one time after the other.
         let mut clashes = 0;
+        let mut fruitless = 0;
         loop {
             clashes += 1;
             let round = clashes;
@@ -367,10 +370,12 @@ impl Database {
                     self.pull_now(synced).await?;
                     is_pulled = true;
                     let is_same = self.engine().await.state().base.revision == before;
-                    if is_same && round > 1 || round == ROUNDS {
+                    // What it clashed with may be durable, and so in a pull, a moment later.
+                    fruitless = if is_same { fruitless + 1 } else { 0 };
+                    if fruitless == FRUITLESS || round == ROUNDS {
                         return Err(Error::Refused { statement, message });
                     }
-                    backoff.pause(round).await;
+                    backoff.pause(round + fruitless).await;
                 }
                 Outcome::Refused { statement, message } => {
                     self.blocking(|engine| engine.sent(Sent::NotApplied)).await?;
