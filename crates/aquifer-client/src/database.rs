@@ -372,8 +372,11 @@ impl Database {
                     let is_same = self.engine().await.state().base.revision == before;
                     // What it clashed with may be durable, and so in a pull, a moment later.
                     fruitless = if is_same { fruitless + 1 } else { 0 };
-                    if fruitless == FRUITLESS || round == ROUNDS {
+                    if fruitless == FRUITLESS {
                         return Err(Error::Refused { statement, message });
+                    }
+                    if round == ROUNDS {
+                        return Err(Error::Contended);
                     }
                     backoff.pause(round + fruitless).await;
                 }

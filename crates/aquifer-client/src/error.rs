@@ -43,6 +43,12 @@ pub enum Error {
         message: String,
     },
 
+    /// Others push changes of the same rows faster than this client can put its own on top of them.
+    #[error(
+        "others push changes of the same rows all the time, faster than the local ones can follow: sync again later"
+    )]
+    Contended,
+
     /// There is no remote database.
     #[error("{path} has no remote database: name one (Builder::remote, --remote)", path = path.display())]
     NoRemote {
@@ -218,6 +224,7 @@ impl Error {
         match self {
             Error::Remote(error) => error.passes(),
             Error::Database(error) => error.is_transient(),
+            Error::Contended => true,
             _ => false,
         }
     }

@@ -311,6 +311,7 @@ fn of_sync(error: &aquifer_client::Error) -> Exit {
         | Error::LibsqlCopy { .. } => Exit::Exists,
         Error::DatabaseMissing { .. } => Exit::NotFound,
         Error::Refused { .. } => Exit::Refused,
+        error if error.passes() => Exit::Unavailable,
         _ => Exit::Error,
     }
 }

@@ -63,8 +63,7 @@ impl Database {
             }
             backoff.pause(round).await;
         }
-        let message = "others push all the time, and there is no getting in between".to_owned();
-        Err(Error::Refused { statement: "frames of pages".to_owned(), message })
+        Err(Error::Contended)
     }
 
     /// Finds out what became of frames whose answer was lost.
