@@ -112,7 +112,7 @@ impl Engine {
         }
         let schema = |pages: Box<dyn ReadPages>| open_pages(pages).and_then(|(db, _)| schema_of(&db));
         let same = schema(Box::new(base)).and_then(|base| Ok(base == schema(Box::new(current.clone()))?));
-        same.map_err(|source| aquifer_sqlite::Error::Sqlite { path: self.path.clone(), source }.into())
+        same.map_err(|e| self.sqlite(e))
     }
 
     /// The frames of the open attempt after the first `skip`, some at a time; always the same.
@@ -202,10 +202,7 @@ impl Engine {
             Ok(changed)
         });
         match (done, unreadable) {
-            (Err(_), Some(pgno)) => {
-                let reason = "it cannot be read (the log says why)".to_owned();
-                Err(aquifer_sqlite::Error::BadPage { path: self.path.clone(), pgno, reason }.into())
-            }
+            (Err(_), Some(pgno)) => Err(self.unreadable(pgno)),
             (done, _) => {
                 self.changed = done?;
                 Ok(count)

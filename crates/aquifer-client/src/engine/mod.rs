@@ -195,6 +195,17 @@ impl Engine {
         Ok(())
     }
 
+    /// What SQLite said of the database or of an image of it.
+    fn sqlite(&self, source: rusqlite::Error) -> Error {
+        aquifer_sqlite::Error::Sqlite { path: self.path.clone(), source }.into()
+    }
+
+    /// A page of an image that whoever reads it for SQLite could not get.
+    fn unreadable(&self, pgno: Pgno) -> Error {
+        let reason = "it cannot be read (the log says why)".to_owned();
+        aquifer_sqlite::Error::BadPage { path: self.path.clone(), pgno, reason }.into()
+    }
+
     fn pre_images(&self) -> PreImages {
         PreImages::of(self.state().base.number)
     }

@@ -145,15 +145,13 @@ impl Engine {
         if self.state().base.revision.is_some() || current.pages() < incoming.pages() {
             return Ok(false);
         }
-        let failed = |source| aquifer_sqlite::Error::Sqlite { path: self.path.clone(), source };
-        Ok(!has_content(Box::new(self.new_base(current, incoming)?)).map_err(failed)?)
+        Ok(!has_content(Box::new(self.new_base(current, incoming)?)).map_err(|e| self.sqlite(e))?)
     }
 
     /// A database with rows of its own, and a remote one that it never had to do with.
     fn refuse_strangers(&self, current: &Current, incoming: &Arc<Incoming>) -> Result<()> {
-        let failed = |source| aquifer_sqlite::Error::Sqlite { path: self.path.clone(), source };
-        let local = has_content(Box::new(current.clone())).map_err(failed)?;
-        let remote = has_content(Box::new(self.new_base(current, incoming)?)).map_err(failed)?;
+        let local = has_content(Box::new(current.clone())).map_err(|e| self.sqlite(e))?;
+        let remote = has_content(Box::new(self.new_base(current, incoming)?)).map_err(|e| self.sqlite(e))?;
         if local && remote { Err(Error::NotAttached { path: self.path.clone() }) } else { Ok(()) }
     }
 
@@ -182,10 +180,10 @@ impl Engine {
         }
         let spill = tempfile::tempfile_in(directory_of(&self.path))
             .map_err(Error::file("make a temporary file beside", &self.path))?;
-        let failed = |source| aquifer_sqlite::Error::Sqlite { path: self.path.clone(), source };
         let (onto, overlay): (Connection, Overlay) =
-            open_overlay(Box::new(new_base), spill).map_err(failed)?;
-        let (remote, _) = open_pages(Box::new(self.new_base(current, incoming)?)).map_err(failed)?;
+            open_overlay(Box::new(new_base), spill).map_err(|e| self.sqlite(e))?;
+        let (remote, _) =
+            open_pages(Box::new(self.new_base(current, incoming)?)).map_err(|e| self.sqlite(e))?;
         let mut conflicts = Vec::new();
         let settings = &self.settings;
         let resolver: &dyn Resolver = match &settings.resolver {
@@ -230,9 +228,8 @@ impl Engine {
         if new_base.pages() == 0 {
             return Ok(Since::Base);
         }
-        let failed = |source| aquifer_sqlite::Error::Sqlite { path: self.path.clone(), source };
-        let (db, _) = open_pages(Box::new(new_base)).map_err(failed)?;
-        let told = |push: &Push| told(&db, &push.client_id).map_err(failed);
+        let (db, _) = open_pages(Box::new(new_base)).map_err(|e| self.sqlite(e))?;
+        let told = |push: &Push| told(&db, &push.client_id).map_err(|e| self.sqlite(e));
         if let Some(push) = &state.attempt
             && told(push)?.is_some_and(|(_, applied)| applied == push.change_id)
         {
@@ -301,10 +298,9 @@ impl Engine {
         };
         let before = version(&mut current.clone())?;
         let after = version(image)?;
-        let failed = |source| aquifer_sqlite::Error::Sqlite { path: self.path.clone(), source };
         let schema = |pages: Box<dyn ReadPages>| open_pages(pages).and_then(|(db, _)| schema_of(&db));
-        let same = schema(Box::new(current.clone())).map_err(failed)?
-            == schema(Box::new(image.clone())).map_err(failed)?;
+        let same = schema(Box::new(current.clone())).map_err(|e| self.sqlite(e))?
+            == schema(Box::new(image.clone())).map_err(|e| self.sqlite(e))?;
         let version = if same { before } else { before.max(after).wrapping_add(1) };
         Ok(version.to_be_bytes())
     }
@@ -493,8 +489,7 @@ impl Engine {
         if pages.read(pgno, page) {
             return Ok(());
         }
-        let reason = "it cannot be read (the log says why)".to_owned();
-        Err(aquifer_sqlite::Error::BadPage { path: self.path.clone(), pgno, reason }.into())
+        Err(self.unreadable(pgno))
     }
 }
 

@@ -158,10 +158,7 @@ impl Engine {
             Ok(())
         });
         match (done, unreadable) {
-            (Err(_), Some(pgno)) => {
-                let reason = "it cannot be read (the log says why)".to_owned();
-                Err(aquifer_sqlite::Error::BadPage { path: self.path.clone(), pgno, reason }.into())
-            }
+            (Err(_), Some(pgno)) => Err(self.unreadable(pgno)),
             (done, _) => Ok(done?),
         }
     }
