@@ -6,6 +6,7 @@
 //! - [`btree`]: tables and indexes, read straight from pages.
 //! - [`open_pages`]: queries over pages from anywhere, with a note of those that they read.
 //! - [`open_overlay`]: writing to such a database; what is written goes aside.
+//! - [`FileLock`]: a file that says who works on a database.
 //! - [`PinnedDatabase`]: a database whose WAL is kept from being reset under us, and [`View`]s of its image.
 //!
 //! # Never a second descriptor
@@ -18,6 +19,7 @@ mod apply;
 pub mod btree;
 mod build;
 mod error;
+mod file_lock;
 mod handle;
 mod integrity;
 mod lent_lock;
@@ -33,6 +35,7 @@ pub mod wal;
 pub use apply::PageTransaction;
 pub use build::check_build;
 pub use error::Error;
+pub use file_lock::FileLock;
 pub use handle::{Backfill, Handle};
 pub use integrity::integrity_check;
 pub use page_vfs::{Overlay, PagesRead, ReadPages, open_overlay, open_pages};

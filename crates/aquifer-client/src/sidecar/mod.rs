@@ -15,11 +15,10 @@ mod sets;
 mod staged;
 mod state;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fs4::FileExt;
+use aquifer_sqlite::FileLock;
 use roaring::RoaringBitmap;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
 
@@ -117,7 +116,7 @@ pub(crate) struct Sidecar {
     state: State,
     /// Bytes sent and received that are not in `state` yet.
     traffic: (u64, u64),
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Sidecar {
@@ -152,7 +151,7 @@ impl Sidecar {
         let path = Sidecar::beside(database);
         let lock = lock(database)?;
         // It holds pages of the database: nobody else may read it.
-        let mut options = File::options();
+        let mut options = std::fs::File::options();
         options.write(true).create(true).truncate(false);
         if let Ok(database) = std::fs::metadata(database) {
             use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -280,17 +279,15 @@ fn identity(path: &Path) -> Result<(u64, u64)> {
 }
 
 /// A file of its own: closing another descriptor of the sidecar would drop SQLite's locks on it.
-fn lock(database: &Path) -> Result<File> {
+fn lock(database: &Path) -> Result<FileLock> {
     let path = with_suffix(database, "-aquifer-lock");
     let failed = |source| SidecarError::Lock { path: path.clone(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
-        match FileExt::try_lock(&file) {
-            Ok(()) => return Ok(file),
-            Err(fs4::TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
-            Err(fs4::TryLockError::WouldBlock) => return Err(SidecarError::Locked(database.to_owned())),
-            Err(fs4::TryLockError::Error(source)) => return Err(failed(source)),
+        match FileLock::try_new(&path).map_err(failed)? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            None => return Err(SidecarError::Locked(database.to_owned())),
         }
     }
 }

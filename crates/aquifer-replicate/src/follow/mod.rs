@@ -11,7 +11,7 @@ mod pages;
 mod state;
 
 use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use aquifer_format::{GenerationId, PageSize, Pgno, Revision, Timestamp};
 use aquifer_log::store::Store;
 use aquifer_log::{DatabaseName, DatabaseStore, Level, LogError, Plan, PlanError, SegmentHandle, Target};
-use aquifer_sqlite::PageTransaction;
+use aquifer_sqlite::{FileLock, PageTransaction};
 use futures::TryStreamExt;
 use tokio::task::spawn_blocking;
 
@@ -74,7 +74,7 @@ pub struct Follower {
     memory_limit: usize,
     state: State,
     polls: u32,
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// A step that a follower made.
@@ -194,7 +194,7 @@ impl FollowBuilder {
 }
 
 /// The lock, and the state if it speaks of the file that is there.
-fn look(file: &Path) -> Result<(File, Option<State>), FollowError> {
+fn look(file: &Path) -> Result<(FileLock, Option<State>), FollowError> {
     let lock = state::lock(file).map_err(FollowError::state("lock", file))?;
     let lock = lock.ok_or_else(|| FollowError::Followed(file.to_owned()))?;
     let state = State::load(file).map_err(FollowError::state("read", file))?;

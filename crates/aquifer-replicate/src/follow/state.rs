@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use aquifer_format::{GenerationId, PageSize, Revision, Txid};
+use aquifer_sqlite::FileLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Its last byte is the version.
@@ -133,15 +134,10 @@ fn path(database: &Path) -> PathBuf {
 }
 
 /// The lock on a standby, held while this exists; `None` if another follower has it.
-pub(super) fn lock(database: &Path) -> io::Result<Option<File>> {
+pub(super) fn lock(database: &Path) -> io::Result<Option<FileLock>> {
     let mut path = path(database).into_os_string();
     path.push(".lock");
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(e)) => Err(e),
-    }
+    FileLock::try_new(Path::new(&path))
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
 //! The directory in which a replica keeps its local state, and the lock on it.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fs4::FileExt;
+use aquifer_sqlite::FileLock;
 
 /// The local state of one database's replica: locked while this exists.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl StateDir {
@@ -32,12 +31,8 @@ impl StateDir {
     /// `Ok(None)`: another process has it, and so replicates this database already.
     pub fn open(path: &Path) -> io::Result<Option<StateDir>> {
         std::fs::create_dir_all(path.join("staging"))?;
-        let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock"))?;
-        match FileExt::try_lock(&lock) {
-            Ok(()) => Ok(Some(StateDir { path: path.to_owned(), _lock: lock })),
-            Err(fs4::TryLockError::WouldBlock) => Ok(None),
-            Err(fs4::TryLockError::Error(e)) => Err(e),
-        }
+        let lock = FileLock::try_new(&path.join("lock"))?;
+        Ok(lock.map(|lock| StateDir { path: path.to_owned(), _lock: lock }))
     }
 
     /// The directory.

@@ -11,13 +11,14 @@
 //! <data-dir>/<database>/older/             older revisions, while clients ask for them
 //! ```
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use aquifer_format::Timestamp;
 use aquifer_log::DatabaseName;
+use aquifer_sqlite::FileLock;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
@@ -32,24 +33,18 @@ const SCRATCH: &str = ".incoming-";
 pub(super) struct DataDir {
     path: PathBuf,
     /// Locked as long as it is open.
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl DataDir {
     pub(super) fn open(path: PathBuf) -> Result<DataDir, HostError> {
         fs::create_dir_all(&path).map_err(io("make", &path))?;
         let lock_path = path.join(".lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock.map_err(io("open", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {
-                let data = DataDir { path, _lock: lock };
-                data.sweep()?;
-                Ok(data)
-            }
-            Err(TryLockError::WouldBlock) => Err(HostError::DataDirInUse(path)),
-            Err(TryLockError::Error(e)) => Err(io("lock", &lock_path)(e)),
-        }
+        let lock = FileLock::try_new(&lock_path).map_err(io("lock", &lock_path))?;
+        let Some(lock) = lock else { return Err(HostError::DataDirInUse(path)) };
+        let data = DataDir { path, _lock: lock };
+        data.sweep()?;
+        Ok(data)
     }
 
     /// A new directory for files on their way. What a killed server left of such is removed by the next.
