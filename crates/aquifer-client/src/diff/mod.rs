@@ -10,6 +10,7 @@
 //! [`Diff::after_rows`].
 
 pub(crate) mod alter;
+pub(crate) mod definition;
 mod hidden;
 mod image;
 pub(crate) mod key;

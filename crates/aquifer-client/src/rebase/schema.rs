@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::{Conflict, Kind, Outcome, Replay, Result};
+use crate::diff::definition::Definition;
 use crate::diff::layout::Layout;
 use crate::diff::schema::{Schema, quoted};
 use crate::diff::{Diff, Side};
@@ -68,7 +69,7 @@ impl Change {
                 ("DROP", _) => {
                     if let Some(theirs) = theirs.filter(|_| !is_table(&schemas.remote, &key)) {
                         replay.onto.execute_batch(sql)?;
-                        change.dropped.insert(key, theirs.to_owned());
+                        change.dropped.insert(key, theirs.0.to_owned());
                     }
                 }
                 ("ALTER", _) => {
@@ -80,7 +81,7 @@ impl Change {
                         refused.entry(key).or_default().push((sql.clone(), error.to_string()));
                     }
                 }
-                _ if theirs == Some(sql) => {}
+                _ if theirs == Some(Definition(sql)) => {}
                 _ => {
                     if let Err(error) = attempt(replay.onto, sql)? {
                         let message =
@@ -134,7 +135,8 @@ impl Change {
                 }
             } else {
                 // The server's stays as it is, and is put back below if it had to make way.
-                if theirs != Some(sql) && before != Some(sql) {
+                let ours = Some(Definition(sql));
+                if theirs != ours && before != ours {
                     replay.refuse(
                         name,
                         sql,
@@ -145,7 +147,7 @@ impl Change {
         }
         for (key, theirs) in self.dropped {
             let before = definition(&schemas.base, &key);
-            if before == Some(&theirs) {
+            if before == Some(Definition(&theirs)) {
                 continue;
             }
             if definition(&schemas.local, &key).is_none() {
@@ -187,7 +189,7 @@ impl Schemas {
     fn is_done(&self, table: &str) -> bool {
         let (ours, name) = (self.now(table), self.names.get(table));
         let theirs = name.and_then(|name| self.remote.tables.get(name));
-        ours.zip(theirs).is_some_and(|(ours, theirs)| ours.sql == theirs.sql)
+        ours.zip(theirs).is_some_and(|(ours, theirs)| Definition(&ours.sql) == Definition(&theirs.sql))
     }
 
     /// Whether what the alterations of a table were to lead to is there.
@@ -230,12 +232,13 @@ fn is_table(schema: &Schema, key: &str) -> bool {
 }
 
 /// The SQL of something, by its name in lower case.
-fn definition<'a>(schema: &'a Schema, key: &str) -> Option<&'a String> {
+fn definition<'a>(schema: &'a Schema, key: &str) -> Option<Definition<'a>> {
     let table = schema.tables.get(key).map(|table| &table.sql);
     let table = table.or_else(|| schema.virtual_tables.get(key).map(|table| &table.sql));
-    table.or_else(|| {
+    let found = table.or_else(|| {
         schema.others.iter().find(|other| other.name.eq_ignore_ascii_case(key)).map(|other| &other.sql)
-    })
+    });
+    found.map(|sql| Definition(sql))
 }
 
 /// The first two words of a statement that the diff has made, and the first of others.

@@ -6,17 +6,21 @@ use aquifer_client::{Builder, Error};
 use aquifer_testkit::proxy::ProxyFault;
 use rusqlite::Connection;
 
-use crate::world::{World, local, rows, run};
+use crate::world::{Peer, World, local, many, peers, rows, run};
 
 const TABLE: &str = "CREATE TABLE t(k INTEGER PRIMARY KEY, v)";
-const MANY: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
-                    INSERT INTO t SELECT i, hex(randomblob(300)) FROM n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_is_fetched_and_then_opened_without_a_request() {
-    let world = World::new().await;
+    for peer in peers() {
+        a_copy_is_fetched(peer).await;
+    }
+}
+
+async fn a_copy_is_fetched(peer: Peer) {
+    let world = World::of(peer).await;
     world.on_server(TABLE).await;
-    world.on_server(MANY).await;
+    world.on_server(&many(3000, 300)).await;
     let db = world.open("a.db").await;
     assert_eq!(local(&db, "SELECT count(*), min(k), max(k) FROM t"), ["3000|1|3000"]);
     let requests = world.proxy.requests().len();
@@ -31,11 +35,24 @@ async fn a_copy_is_fetched_and_then_opened_without_a_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_that_breaks_goes_on_where_it_was() {
-    let world = World::new().await;
+    for peer in peers() {
+        a_fetch_that_breaks(peer).await;
+    }
+}
+
+async fn a_fetch_that_breaks(peer: Peer) {
+    let world = World::of(peer).await;
     world.on_server(TABLE).await;
-    world.on_server(MANY).await;
-    // Each answer is cut in half.
-    world.proxy.set_faults(|path, _| path.ends_with("/pull-updates").then_some(ProxyFault::CutReply));
+    world.on_server(&many(3000, 300)).await;
+    // Each answer with pages is cut in half.
+    let is_of_pages = |path: &str| path.ends_with("/pull-updates") || path.contains("/export/");
+    // Turso's server refuses the first, since it does not know zstd.
+    let mut is_refused = peer == Peer::Tursodb;
+    world.proxy.set_faults(move |path, _| {
+        let is_due = is_of_pages(path) && !is_refused;
+        is_refused = false;
+        is_due.then_some(ProxyFault::CutReply)
+    });
     let error = world.builder("a.db").open().await.unwrap_err();
     assert!(matches!(error, Error::Remote(_)), "{error}");
     assert!(!world.path("a.db").exists(), "nothing incomplete is in its place");
@@ -43,9 +60,12 @@ async fn a_fetch_that_breaks_goes_on_where_it_was() {
     world.on_server("UPDATE t SET v = 'later' WHERE k <= 2000").await;
     world.proxy.set_faults(|_, _| None);
     let db = world.open("a.db").await;
-    assert_eq!(local(&db, "SELECT count(*), sum(v = 'later') FROM t"), ["3000|0"]);
-    let whole = world.open("b.db").await.stats().await.unwrap().received;
-    assert!(db.stats().await.unwrap().received < whole * 3 / 4, "what had come did not come again");
+    // libSQL's protocol has no part of an export, and frames come up to the newest.
+    if peer.is_sql() {
+        assert_eq!(local(&db, "SELECT count(*), sum(v = 'later') FROM t"), ["3000|0"]);
+        let whole = world.open("b.db").await.stats().await.unwrap().received;
+        assert!(db.stats().await.unwrap().received < whole * 3 / 4, "what had come did not come again");
+    }
     db.sync().await.unwrap().online().unwrap();
     assert_eq!(local(&db, "SELECT count(*), sum(v = 'later') FROM t"), ["3000|2000"]);
     assert!(!world.path("a.db-aquifer-bootstrap").exists());
@@ -53,7 +73,13 @@ async fn a_fetch_that_breaks_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_together_is_an_error_and_stays_as_it_is() {
-    let world = World::new().await;
+    for peer in peers() {
+        what_does_not_fit_together(peer).await;
+    }
+}
+
+async fn what_does_not_fit_together(peer: Peer) {
+    let world = World::of(peer).await;
     world.on_server(TABLE).await;
     let db = world.open("a.db").await;
     drop(db);
@@ -103,14 +129,22 @@ async fn one_process_syncs_a_database_at_a_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_done_before_there_is_a_remote_seeds_it() {
-    let world = World::new().await;
+    for peer in peers() {
+        work_done_before(peer).await;
+    }
+}
+
+async fn work_done_before(peer: Peer) {
+    let world = World::of(peer).await;
     let db = Builder::new(world.path("a.db")).open().await.unwrap();
     run(&db, TABLE);
-    run(&db, MANY);
+    run(&db, &many(3000, 300));
     drop(db);
     let db = world.open("a.db").await;
     let synced = db.sync().await.unwrap().online().unwrap();
-    assert_eq!(synced.pushed, 3001);
+    if peer.is_sql() {
+        assert_eq!(synced.pushed, 3001);
+    }
     let other = world.open("b.db").await;
     assert_eq!(local(&other, "SELECT * FROM t ORDER BY k"), local(&db, "SELECT * FROM t ORDER BY k"));
     assert_eq!(db.sync().await.unwrap().online().unwrap().pushed, 0);
@@ -118,7 +152,13 @@ async fn work_done_before_there_is_a_remote_seeds_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_databases_with_content_are_merged_only_when_told_to() {
-    let world = World::new().await;
+    for peer in peers() {
+        two_databases_with_content(peer).await;
+    }
+}
+
+async fn two_databases_with_content(peer: Peer) {
+    let world = World::of(peer).await;
     world.on_server(TABLE).await;
     world.on_server("INSERT INTO t VALUES (1, 'server'), (2, 'both')").await;
     let mine = Connection::open(world.path("a.db")).unwrap();
@@ -131,14 +171,23 @@ async fn two_databases_with_content_are_merged_only_when_told_to() {
     drop(db);
     let db = world.builder("a.db").merge().open().await.unwrap();
     let synced = db.sync().await.unwrap().online().unwrap();
-    assert_eq!((synced.conflicts, synced.pushed), (0, 1));
+    assert_eq!(synced.conflicts, 0, "{:?}", db.conflicts(0, 10).await.unwrap());
+    if peer.is_sql() {
+        assert_eq!(synced.pushed, 1);
+    }
     assert_eq!(local(&db, "SELECT * FROM t"), ["1|server", "2|both", "3|mine"]);
     assert_eq!(local(&world.open("b.db").await, "SELECT * FROM t"), ["1|server", "2|both", "3|mine"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn offline_a_database_can_be_begun_and_an_existing_one_opened() {
-    let world = World::new().await;
+    for peer in peers() {
+        offline_a_database_can_be_begun(peer).await;
+    }
+}
+
+async fn offline_a_database_can_be_begun(peer: Peer) {
+    let world = World::of(peer).await;
     world.on_server(TABLE).await;
     let elsewhere = "http://127.0.0.1:9/db/app";
     let error = world.builder("a.db").remote(elsewhere).open().await.unwrap_err();
@@ -159,9 +208,15 @@ async fn offline_a_database_can_be_begun_and_an_existing_one_opened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_waits_for_a_slow_server_and_may_be_dropped() {
-    let world = World::new().await;
+    for peer in peers() {
+        a_fetch_waits(peer).await;
+    }
+}
+
+async fn a_fetch_waits(peer: Peer) {
+    let world = World::of(peer).await;
     world.on_server(TABLE).await;
-    world.on_server(MANY).await;
+    world.on_server(&many(3000, 300)).await;
     world.proxy.set_faults(|_, _| Some(ProxyFault::Delay(Duration::from_hours(1))));
     let opening = world.builder("a.db").open();
     assert!(tokio::time::timeout(Duration::from_millis(200), opening).await.is_err());

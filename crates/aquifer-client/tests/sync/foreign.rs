@@ -4,14 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use aquifer_client::Protocol;
 use rusqlite::Connection;
 
-use crate::world::{BOTH, World, local, rows, run};
+use crate::world::{Peer, World, local, many, peers, rows, run};
 
 const TABLE: &str = "CREATE TABLE t(k INTEGER PRIMARY KEY, v)";
-const MANY: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
-                    INSERT INTO t SELECT i, hex(randomblob(100)) FROM n";
 
 /// Python's sqlite3, which runs a statement a line, and prints the first value of its result.
 struct Python {
@@ -58,9 +55,15 @@ impl Python {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_keep_what_they_see_and_see_all_of_it_afterwards() {
-    let world = World::new().await;
+    for peer in peers() {
+        readers_keep_what_they_see(peer).await;
+    }
+}
+
+async fn readers_keep_what_they_see(peer: Peer) {
+    let world = World::of(peer).await;
     world.on_server(TABLE).await;
-    world.on_server(MANY).await;
+    world.on_server(&many(2000, 100)).await;
     let db = world.open("a.db").await;
     let mut reader = Python::open(db.path());
     let prepared = db.connect().unwrap();
@@ -121,15 +124,15 @@ async fn what_is_committed_before_changes_are_applied_still_counts_as_changed() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_another_process_between_two_syncs_loses_nothing() {
-    for protocol in BOTH {
-        a_checkpoint_of_another_process(protocol).await;
+    for peer in peers() {
+        a_checkpoint_of_another_process(peer).await;
     }
 }
 
-async fn a_checkpoint_of_another_process(protocol: Protocol) {
-    let world = World::speaking(protocol).await;
+async fn a_checkpoint_of_another_process(peer: Peer) {
+    let world = World::of(peer).await;
     world.on_server(TABLE).await;
-    world.on_server(MANY).await;
+    world.on_server(&many(2000, 100)).await;
     for (at, between) in
         ["SELECT 1", "PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA journal_mode=DELETE"]
             .into_iter()
@@ -146,7 +149,7 @@ async fn a_checkpoint_of_another_process(protocol: Protocol) {
         let db = world.open(&name).await;
         let synced = db.sync().await.unwrap().online().unwrap();
         assert_eq!(synced.conflicts, 0, "{between}");
-        if protocol == Protocol::Turso {
+        if peer.is_sql() {
             assert_eq!(synced.pushed, 21, "{between}");
         }
         let third = world.open(&format!("{at}-copy.db")).await;
@@ -158,7 +161,13 @@ async fn a_checkpoint_of_another_process(protocol: Protocol) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_go_on_while_a_push_is_on_the_wire() {
-    let world = World::new().await;
+    for peer in peers().into_iter().filter(|peer| peer.is_sql()) {
+        writers_go_on(peer).await;
+    }
+}
+
+async fn writers_go_on(peer: Peer) {
+    let world = World::of(peer).await;
     world.on_server(TABLE).await;
     let db = world.open("a.db").await;
     run(&db, "INSERT INTO t VALUES (1, 'first')");
@@ -169,7 +178,7 @@ async fn writers_go_on_while_a_push_is_on_the_wire() {
             let writer = Connection::open(&path).unwrap();
             writer
                 .execute_batch(
-                    "INSERT INTO t VALUES (2, 'meanwhile'); UPDATE t SET v = 'changed' WHERE k = 1",
+                    "INSERT OR IGNORE INTO t VALUES (2, 'meanwhile'); UPDATE t SET v = 'changed' WHERE k = 1",
                 )
                 .unwrap();
         }
@@ -185,9 +194,15 @@ async fn writers_go_on_while_a_push_is_on_the_wire() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_writer_waits_for_a_pull_and_loses_no_row() {
-    let world = World::new().await;
+    for peer in peers() {
+        a_busy_writer_waits(peer).await;
+    }
+}
+
+async fn a_busy_writer_waits(peer: Peer) {
+    let world = World::of(peer).await;
     world.on_server(TABLE).await;
-    world.on_server(MANY).await;
+    world.on_server(&many(2000, 100)).await;
     let db = world.open("a.db").await;
     let path = db.path().to_owned();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();

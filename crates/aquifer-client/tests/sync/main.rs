@@ -6,9 +6,13 @@ mod converge;
 mod exactly_once;
 mod foreign;
 mod frames;
+#[path = "../../../aquifer/tests/clients/installed.rs"]
+#[allow(dead_code, reason = "shared with the tests of the clients")]
+mod installed;
 mod options;
 mod replica;
 #[path = "../remote/stage.rs"]
 #[allow(dead_code, reason = "shared with the tests of the remote")]
 mod server;
+mod tursodb;
 mod world;

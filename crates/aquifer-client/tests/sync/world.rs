@@ -10,17 +10,42 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use crate::server::{Server, Setup, Stage, options};
+use crate::tursodb::Tursodb;
 
 /// A server behind a proxy that can be told to fail.
 pub(crate) struct World {
     stage: Stage,
-    server: Server,
+    server: Host,
     pub(crate) protocol: Protocol,
     pub(crate) proxy: Proxy,
 }
 
-/// The server speaks both.
-pub(crate) const BOTH: [Protocol; 2] = [Protocol::Turso, Protocol::Libsql];
+enum Host {
+    Aquifer(Server),
+    Tursodb(Tursodb),
+}
+
+/// Who is synced with, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// Our server, which speaks both.
+    Aquifer(Protocol),
+    /// Turso's, with its own engine.
+    Tursodb,
+}
+
+/// All of which there is one here.
+pub(crate) fn peers() -> Vec<Peer> {
+    let tursodb = Tursodb::program().map(|_| Peer::Tursodb);
+    [Peer::Aquifer(Protocol::Turso), Peer::Aquifer(Protocol::Libsql)].into_iter().chain(tursodb).collect()
+}
+
+impl Peer {
+    /// Whether changes go as SQL.
+    pub(crate) fn is_sql(self) -> bool {
+        self != Peer::Aquifer(Protocol::Libsql)
+    }
+}
 
 impl World {
     pub(crate) async fn new() -> World {
@@ -29,9 +54,22 @@ impl World {
 
     /// Its copies are synced in this protocol.
     pub(crate) async fn speaking(protocol: Protocol) -> World {
+        World::of(Peer::Aquifer(protocol)).await
+    }
+
+    pub(crate) async fn of(peer: Peer) -> World {
         let stage = Stage::new();
-        let server = stage.server("one", Setup::default()).await;
-        let proxy = Proxy::start(server.address).await;
+        let (server, protocol) = match peer {
+            Peer::Aquifer(protocol) => (Host::Aquifer(stage.server("one", Setup::default()).await), protocol),
+            Peer::Tursodb => {
+                let program = Tursodb::program().unwrap();
+                (
+                    Host::Tursodb(Tursodb::start(&program, &stage.dir.path().join("tursodb.db"))),
+                    Protocol::Auto,
+                )
+            }
+        };
+        let proxy = Proxy::start(server.address()).await;
         World { stage, server, protocol, proxy }
     }
 
@@ -40,7 +78,7 @@ impl World {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/db/app", self.proxy.address())
+        format!("http://{}{}", self.proxy.address(), self.server.path())
     }
 
     pub(crate) fn builder(&self, name: &str) -> Builder {
@@ -64,12 +102,35 @@ impl World {
 
     /// Runs SQL on the server, as another client of it does.
     pub(crate) async fn on_server(&self, sql: &str) {
-        let url = format!("http://{}/db/app", self.server.address);
+        let url = format!("http://{}{}", self.server.address(), self.server.path());
         let remote = Remote::new(&url, options()).unwrap();
         for sql in sql.split(";\n").filter(|sql| !sql.trim().is_empty()) {
             remote.execute(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
         }
     }
+}
+
+impl Host {
+    fn address(&self) -> std::net::SocketAddr {
+        match self {
+            Host::Aquifer(server) => server.address,
+            Host::Tursodb(server) => server.address,
+        }
+    }
+
+    /// Where it has the database.
+    fn path(&self) -> &'static str {
+        match self {
+            Host::Aquifer(_) => "/db/app",
+            Host::Tursodb(_) => "",
+        }
+    }
+}
+
+/// Inserts rows 1 to `rows` into `t(k, v)`, each with so many random bytes.
+pub(crate) fn many(rows: usize, bytes: usize) -> String {
+    let rows = (1..=rows).map(|k| format!("({k}, hex(randomblob({bytes})))"));
+    format!("INSERT INTO t VALUES {}", rows.collect::<Vec<_>>().join(", "))
 }
 
 /// What a query gives, a line for each row.

@@ -16,8 +16,18 @@ pub(crate) enum Runtime {
 }
 
 impl Runtime {
-    /// What runs a script of this kind; `None`, said once, when its clients are not installed.
+    /// Runs a script of this kind; `None`, said once, when its clients are not installed.
     pub(crate) fn command(self, script: &str) -> Option<Command> {
+        let mut command = Command::new(self.program()?);
+        match self {
+            Runtime::Node | Runtime::Python => command.arg(self.folder().join(script)),
+            Runtime::Rust => command.arg(script),
+        };
+        Some(command)
+    }
+
+    /// What runs scripts of this kind; `None`, said once, when its clients are not installed.
+    pub(crate) fn program(self) -> Option<&'static Path> {
         static NODE: OnceLock<Option<PathBuf>> = OnceLock::new();
         static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
         static RUST: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -26,13 +36,7 @@ impl Runtime {
             Runtime::Python => &PYTHON,
             Runtime::Rust => &RUST,
         };
-        let program = installed.get_or_init(|| self.program_or_skip()).as_ref()?;
-        let mut command = Command::new(program);
-        match self {
-            Runtime::Node | Runtime::Python => command.arg(self.folder().join(script)),
-            Runtime::Rust => command.arg(script),
-        };
-        Some(command)
+        installed.get_or_init(|| self.program_or_skip()).as_deref()
     }
 
     fn program_or_skip(self) -> Option<PathBuf> {
@@ -71,8 +75,9 @@ impl Runtime {
         Ok(files.iter().map(fs::read).collect::<io::Result<Vec<_>>>()?.concat())
     }
 
-    fn folder(self) -> PathBuf {
-        let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    /// Where its clients are.
+    pub(crate) fn folder(self) -> PathBuf {
+        let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("../aquifer/tests/clients");
         clients.join(match self {
             Runtime::Node => "js",
             Runtime::Python => "python",

@@ -76,6 +76,11 @@ scenarios! {
         all_have_the_same_in_the_end
         all_have_the_same_after_a_restart
     }
+    one_database_of_our_client_and_others: Python "interop.py" "1" {
+        all_have_the_same_in_the_end
+        all_have_the_same_also_who_watches
+        all_have_the_same_also_who_sends_pages
+    }
     clients_for_rust_at_random: Rust "converge" "1" {
         all_have_the_same_in_the_end
         all_have_the_same_after_a_restart
