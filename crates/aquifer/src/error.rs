@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use aquifer_client::remote::RemoteError;
 use aquifer_format::GenerationId;
 use aquifer_log::{DatabaseName, LogError, PlanError, RemoveError, StoreError};
+use aquifer_migrate::MigrateError;
 use aquifer_replicate::follow::FollowError;
 use aquifer_replicate::restore::RestoreError;
 use aquifer_server::hosted::HostError;
@@ -61,6 +62,9 @@ pub(crate) enum CliError {
 
     #[error(transparent)]
     Follow(Box<FollowError>),
+
+    #[error(transparent)]
+    Migrate(Box<MigrateError>),
 
     #[error(transparent)]
     Replicate(Box<aquifer_replicate::Error>),
@@ -130,6 +134,12 @@ impl From<RestoreError> for CliError {
     }
 }
 
+impl From<MigrateError> for CliError {
+    fn from(error: MigrateError) -> CliError {
+        CliError::Migrate(Box::new(error))
+    }
+}
+
 impl From<FollowError> for CliError {
     fn from(error: FollowError) -> CliError {
         CliError::Follow(Box::new(error))
@@ -170,6 +180,7 @@ impl CliError {
                 FollowError::Log(e) => of_log(e),
                 _ => Exit::Error,
             },
+            CliError::Migrate(e) => of_migrate(e),
             CliError::Replicate(e) => of_replicate(e),
             CliError::Outage { .. } | CliError::Asked { .. } => Exit::Unavailable,
             CliError::Answered { exit, .. } => *exit,
@@ -286,6 +297,20 @@ fn of_restore(error: &RestoreError) -> Exit {
         | RestoreError::NoImage { .. }
         | RestoreError::Checksum { .. }
         | RestoreError::Integrity { .. } => Exit::Damaged,
+        _ => Exit::Error,
+    }
+}
+
+fn of_migrate(error: &MigrateError) -> Exit {
+    match error {
+        MigrateError::Store(e) => of_store(e),
+        MigrateError::Target(e) => of_restore(e),
+        MigrateError::NoBackup { .. } | MigrateError::NoGeneration { .. } => Exit::NotFound,
+        MigrateError::SeveralDatabases { .. } | MigrateError::Unsupported { .. } => Exit::Usage,
+        MigrateError::Damaged { .. }
+        | MigrateError::Missing { .. }
+        | MigrateError::Broken { .. }
+        | MigrateError::Integrity { .. } => Exit::Damaged,
         _ => Exit::Error,
     }
 }

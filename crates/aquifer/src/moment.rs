@@ -4,6 +4,7 @@ use aquifer_format::{GenerationId, Timestamp, Txid};
 use aquifer_log::Target;
 use clap::Args;
 
+use crate::error::CliError;
 use crate::time::parse_moment;
 
 /// A moment of a database's history; the newest if nothing is said.
@@ -19,10 +20,18 @@ pub(crate) struct Moment {
 
     /// In this generation [default: the newest that has what is asked for]
     #[arg(short, long, value_name = "ID")]
-    pub(crate) generation: Option<GenerationId>,
+    pub(crate) generation: Option<String>,
 }
 
 impl Moment {
+    /// The generation, which is one of ours.
+    pub(crate) fn generation(&self) -> Result<Option<GenerationId>, CliError> {
+        let Some(id) = &self.generation else { return Ok(None) };
+        id.parse()
+            .map(Some)
+            .map_err(|e| CliError::Usage(format!("invalid value '{id}' for --generation: {e}")))
+    }
+
     pub(crate) fn target(&self) -> Target {
         match (self.timestamp, self.txid) {
             (Some(moment), _) => Target::Timestamp(moment),

@@ -24,7 +24,7 @@ const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Where the restored database goes.
 #[derive(Debug, Clone)]
-pub(crate) struct Destination {
+pub struct Destination {
     /// The file, links resolved.
     path: PathBuf,
     directory: PathBuf,
@@ -34,16 +34,17 @@ pub(crate) struct Destination {
 
 /// A file beside the target, removed when dropped. Locked, so that no other restore takes it for abandoned.
 #[derive(Debug)]
-pub(crate) struct Temporary {
-    pub(crate) path: TempPath,
+pub struct Temporary {
+    /// Where it is.
+    pub path: TempPath,
     /// The only one who still has it open when it is put in place must be this: closing a descriptor of a database
     /// file drops the locks that SQLite has on it in the same process.
-    pub(crate) file: Arc<File>,
+    pub file: Arc<File>,
 }
 
 impl Destination {
     /// Looks at the target. `None`: it exists and is to be kept.
-    pub(crate) fn check(path: &Path, existing: Existing) -> Result<Option<Destination>, RestoreError> {
+    pub fn check(path: &Path, existing: Existing) -> Result<Option<Destination>, RestoreError> {
         let bad = |reason: &str| RestoreError::BadTarget { path: path.to_owned(), reason: reason.to_owned() };
         let path = &std::path::absolute(path).map_err(|e| RestoreError::io("look up", path, e))?;
         let name = path.file_name().ok_or_else(|| bad("it has no file name"))?.to_owned();
@@ -83,7 +84,7 @@ impl Destination {
     }
 
     /// A new file in the target's directory. Those that killed restores of the same target left are removed.
-    pub(crate) fn create_temporary(&self) -> Result<Temporary, RestoreError> {
+    pub fn create_temporary(&self) -> Result<Temporary, RestoreError> {
         self.sweep();
         loop {
             let mut name = self.temporary_prefix();
@@ -105,7 +106,7 @@ impl Destination {
     }
 
     /// Puts the finished file, flushed, in the target's place, durably.
-    pub(crate) fn install(&self, temporary: Temporary) -> Result<(), RestoreError> {
+    pub fn install(&self, temporary: Temporary) -> Result<(), RestoreError> {
         let Temporary { path, file } = temporary;
         let old = match self.existing {
             Existing::Replace => metadata(&self.path)?,

@@ -25,13 +25,13 @@ use aquifer_log::{DatabaseName, DatabaseStore, Plan, SegmentHandle, Target};
 use tokio::task::spawn_blocking;
 
 use budget::Budget;
-use destination::{Destination, Temporary};
 use fold::Window;
 use output::Output;
 use progress::{Listener, Meter};
 use threads::finished;
 use write::{Writing, Written};
 
+pub use destination::{Destination, Temporary};
 pub use error::RestoreError;
 pub use progress::{Phase, Progress};
 

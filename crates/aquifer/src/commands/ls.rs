@@ -8,6 +8,7 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
+use crate::commands::foreign::Foreign;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::{Columns, Report};
@@ -24,8 +25,11 @@ const AT_ONCE: usize = 16;
 /// Without -v the list of databases costs one request per thousand of them.
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
-    /// Database whose generations to list: its name, or the path of its file
+    /// Database whose generations to list: its name, or the path of its file; with --from the URL of the backups
     name: Option<String>,
+
+    #[command(flatten)]
+    from: Foreign,
 
     /// More: of each database its newest generation, of each generation its levels
     #[arg(short, long)]
@@ -85,6 +89,11 @@ struct GenerationRow {
 
 impl Ls {
     pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
+        if let (Some(origin), Some(url)) = (self.from.origin, &self.name) {
+            let wants = |created: Option<Timestamp>| created.is_none_or(|created| self.wants(created));
+            session.output.print(&self.from.ls(session, (origin, url), wants, self.limit).await?)?;
+            return Ok(Exit::Ok);
+        }
         match &self.name {
             None => session.output.print(&self.databases(&session.store()?).await?)?,
             Some(name) => {

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use aquifer_format::{GenerationId, Revision, Timestamp};
 use aquifer_log::store::Patience;
 use aquifer_log::{DatabaseName, DatabaseStore, LogError, StoreError};
+use aquifer_migrate::Origin;
 use aquifer_replicate::follow::{FollowBuilder, FollowEvent, Followed};
 use aquifer_replicate::restore::{Existing, Outcome, Phase, RestoreError, Restored, Restorer};
 use clap::Args;
 use serde::Serialize;
 
+use crate::commands::foreign::{self, Foreign, When};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::moment::Moment;
@@ -26,7 +28,7 @@ use crate::units::{Bytes, Length, count};
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(crate) struct Restore {
-    /// The database: its name, or the path of the file that was replicated
+    /// The database: its name, or the path of the file that was replicated; with --from the URL of the backup
     #[arg(value_name = "NAME_OR_PATH")]
     name: String,
 
@@ -37,6 +39,9 @@ pub(crate) struct Restore {
     /// The database's name, whatever NAME_OR_PATH looks like
     #[arg(long = "name", value_name = "NAME")]
     exact_name: Option<DatabaseName>,
+
+    #[command(flatten)]
+    from: Foreign,
 
     #[command(flatten)]
     moment: Moment,
@@ -59,7 +64,7 @@ pub(crate) struct Restore {
 
     /// Keep the file at the newest revision from then on, as a warm standby: others may read it, nobody else write.
     /// Started again, it goes on where it was
-    #[arg(long, conflicts_with_all = ["timestamp", "txid", "verify", "if_not_exists"])]
+    #[arg(long, conflicts_with_all = ["timestamp", "txid", "verify", "if_not_exists", "origin"])]
     follow: bool,
 
     /// How often --follow looks for something new: one request each time
@@ -155,6 +160,10 @@ impl Restore {
         if self.follow {
             return self.follow(session).await;
         }
+        if let Some(origin) = self.from.origin {
+            session.output.print(&self.restore_from(session, origin).await?)?;
+            return Ok(Exit::Ok);
+        }
         session.output.print(&self.restore(session).await?)?;
         Ok(Exit::Ok)
     }
@@ -175,7 +184,7 @@ impl Restore {
             .existing(if self.force { Existing::Replace } else { Existing::Refuse })
             .memory_limit(self.memory_limit())
             .progress(show_progress(session, name));
-        if let Some(generation) = self.moment.generation {
+        if let Some(generation) = self.moment.generation()? {
             builder = builder.generation(generation);
         }
         let mut follower = builder.start().await?;
@@ -200,6 +209,36 @@ impl Restore {
         }
     }
 
+    /// A backup that another program made.
+    async fn restore_from(
+        &self,
+        session: &Session,
+        origin: Origin,
+    ) -> Result<foreign::restore::Done, CliError> {
+        let when = When {
+            timestamp: self.moment.timestamp,
+            txid: self.moment.txid,
+            generation: self.moment.generation.as_deref(),
+        };
+        let source = (origin, self.name.as_str());
+        let restored =
+            self.from.restore(session, source, when, &self.output, self.existing(), self.verify).await;
+        match restored {
+            Err(CliError::Migrate(e)) if self.if_replica_exists && e.is_no_backup() => {
+                Ok(foreign::restore::Done::no_replica(&self.output))
+            }
+            restored => restored,
+        }
+    }
+
+    fn existing(&self) -> Existing {
+        match (self.force, self.if_not_exists) {
+            (true, _) => Existing::Replace,
+            (_, true) => Existing::Keep,
+            _ => Existing::Refuse,
+        }
+    }
+
     fn memory_limit(&self) -> usize {
         usize::try_from(self.memory_limit.0).unwrap_or(usize::MAX)
     }
@@ -220,7 +259,7 @@ impl Restore {
             database => database?,
         };
         let name = Some(database.name().clone());
-        match self.restorer(session, &database).restore().await.map_err(CliError::from) {
+        match self.restorer(session, &database)?.restore().await.map_err(CliError::from) {
             Ok(Outcome::Restored(restored)) => {
                 Ok(done("restored", name, Some(Facts::of(restored, self.verify))))
             }
@@ -240,22 +279,17 @@ impl Restore {
         }
     }
 
-    fn restorer(&self, session: &Session, database: &DatabaseStore) -> Restorer {
-        let existing = match (self.force, self.if_not_exists) {
-            (true, _) => Existing::Replace,
-            (_, true) => Existing::Keep,
-            _ => Existing::Refuse,
-        };
+    fn restorer(&self, session: &Session, database: &DatabaseStore) -> Result<Restorer, CliError> {
         let restorer = Restorer::new(database.store().clone(), database.name().clone(), &self.output)
-            .existing(existing)
+            .existing(self.existing())
             .target(self.moment.target())
             .integrity_check(self.verify)
             .memory_limit(self.memory_limit())
             .progress(show_progress(session, database.name()));
-        match self.moment.generation {
+        Ok(match self.moment.generation()? {
             Some(generation) => restorer.generation(generation),
             None => restorer,
-        }
+        })
     }
 }
 

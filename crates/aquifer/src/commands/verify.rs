@@ -3,15 +3,18 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use aquifer_format::{GenerationId, Revision, Timestamp, Txid};
+use aquifer_format::{GenerationId, Revision, Timestamp};
 use aquifer_log::{DatabaseName, DatabaseStore, Scope, Target, Verified, verify};
+use aquifer_migrate::Origin;
 use aquifer_replicate::restore::Restorer;
 use clap::Args;
 use serde::Serialize;
 
+use crate::commands::foreign::{self, Foreign, When};
 use crate::commands::restore::show_progress;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::moment::Moment;
 use crate::output::Report;
 use crate::session::Session;
 use crate::time::show;
@@ -23,27 +26,25 @@ use crate::units::{Bytes, Length, count};
 /// page, and the whole database's checksum. Ends with code 4 if anything is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// The database: its name, or the path of its file
+    /// The database: its name, or the path of its file; with --from the URL of the backup
     name: String,
 
-    /// Generation to verify [default: the newest]
-    #[arg(short, long, value_name = "ID")]
-    generation: Option<GenerationId>,
+    #[command(flatten)]
+    from: Foreign,
 
-    /// As of this txid [default: the newest]
-    #[arg(long, value_name = "N")]
-    txid: Option<Txid>,
+    #[command(flatten)]
+    moment: Moment,
 
     /// All segments of the generation, also those that only restores to other moments read
     #[arg(long)]
     all: bool,
 
-    /// Restore into a temporary file as well, and run SQLite's integrity_check on it
+    /// Restore into a temporary file as well, and run SQLite's integrity_check on it, as --from does always
     #[arg(long)]
     deep: bool,
 
     /// Where --deep puts its file, which is as large as the database [default: the system's]
-    #[arg(long, value_name = "DIR", requires = "deep")]
+    #[arg(long, value_name = "DIR")]
     temp_dir: Option<PathBuf>,
 }
 
@@ -80,15 +81,37 @@ impl Proof {
 
 impl Verify {
     pub(crate) async fn run(&self, session: &Session) -> Result<Exit, CliError> {
+        if let Some(origin) = self.from.origin {
+            session.output.print(&self.verify_from(session, origin).await?)?;
+            return Ok(Exit::Ok);
+        }
         let database = session.patient_database(&self.name).await?;
-        let target = self.txid.map_or(Target::Latest, Target::Txid);
+        let (generation, target) = (self.moment.generation()?, self.moment.target());
         let scope = if self.all { Scope::All } else { Scope::Plan };
-        let verified = prove(session, &database, self.generation, target, scope).await?;
+        let verified = prove(session, &database, generation, target, scope).await?;
         if self.deep {
             self.restore(session, &database, verified.revision).await?;
         }
         session.output.print(&Proof::new(database.name(), verified, self.deep))?;
         Ok(Exit::Ok)
+    }
+
+    /// A backup that another program made.
+    async fn verify_from(
+        &self,
+        session: &Session,
+        origin: Origin,
+    ) -> Result<foreign::verify::Proof, CliError> {
+        let when = When {
+            timestamp: self.moment.timestamp,
+            txid: self.moment.txid,
+            generation: self.moment.generation.as_deref(),
+        };
+        self.from.verify(session, (origin, &self.name), when, &self.temp_dir()).await
+    }
+
+    fn temp_dir(&self) -> PathBuf {
+        self.temp_dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 
     /// Restores the very revision that was verified, and throws it away.
@@ -98,7 +121,7 @@ impl Verify {
         database: &DatabaseStore,
         revision: Revision,
     ) -> Result<(), CliError> {
-        let parent = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let parent = self.temp_dir();
         let directory = tempfile::Builder::new().prefix("aquifer-verify-").tempdir_in(&parent);
         let directory =
             directory.map_err(|source| CliError::File { action: "write in", path: parent, source })?;

@@ -100,13 +100,13 @@ enum Verb {
 }
 
 /// What is said of a moment in a request.
-fn body(moment: &Moment) -> Map<String, Value> {
+fn body(moment: &Moment) -> Result<Map<String, Value>, CliError> {
     let said = [
         ("timestamp", moment.timestamp.map(|moment| json!(moment))),
         ("txid", moment.txid.map(|txid| json!(txid.get()))),
-        ("generation", moment.generation.map(|id| json!(id))),
+        ("generation", moment.generation()?.map(|id| json!(id))),
     ];
-    said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    Ok(said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
 }
 
 impl Admin {
@@ -127,13 +127,13 @@ impl Admin {
             Verb::Undelete { name } => client.post(name, "undelete", Map::new()).await?,
             Verb::Freeze { name } => client.post(name, "freeze", Map::new()).await?,
             Verb::Unfreeze { name } => client.post(name, "unfreeze", Map::new()).await?,
-            Verb::Snapshot { name, moment } => client.post(name, "snapshot", body(moment)).await?,
+            Verb::Snapshot { name, moment } => client.post(name, "snapshot", body(moment)?).await?,
             Verb::Restore { name, moment, yes } => {
                 confirm("set back", &format!("'{name}' on {}", self.server), *yes).await?;
-                client.post(name, "restore", body(moment)).await?
+                client.post(name, "restore", body(moment)?).await?
             }
             Verb::Fork { name, to, moment } => {
-                let mut body = body(moment);
+                let mut body = body(moment)?;
                 body.insert("to".to_owned(), json!(to));
                 client.post(name, "fork", body).await?
             }

@@ -1,0 +1,156 @@
+//! Why a backup of another program cannot be read, by what a caller does about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aquifer_log::StoreError;
+use aquifer_log::store::Key;
+use aquifer_replicate::restore::RestoreError;
+
+/// Result of this crate.
+pub type Result<T, E = MigrateError> = std::result::Result<T, E>;
+
+/// Reading a backup failed. Nothing was written to where it is; a file that was to be made is not there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// The store failed; the error says whether to try again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+
+    /// There is no backup of the kind that was asked for.
+    #[error("{url} holds no backup {of}: check the URL, which must lead to where '{hint}' is")]
+    NoBackup {
+        /// The store.
+        url: String,
+        /// What was looked for.
+        of: String,
+        /// How the layout that was expected begins.
+        hint: &'static str,
+    },
+
+    /// There are several databases, and none was named.
+    #[error("{url} holds backups of several databases: {}. Say which with --database", names.join(", "))]
+    SeveralDatabases {
+        /// The store.
+        url: String,
+        /// Their names, ascending.
+        names: Vec<String>,
+    },
+
+    /// No such generation, or none that is old enough.
+    #[error("{url}: no generation {what} of '{database}'; `aquifer ls --from auto` tells which there are")]
+    NoGeneration {
+        /// The store.
+        url: String,
+        /// The database.
+        database: String,
+        /// What was asked for.
+        what: String,
+    },
+
+    /// The format does not know what was asked for.
+    #[error("{format} does not know {what}: {instead}")]
+    Unsupported {
+        /// The format.
+        format: &'static str,
+        /// What was asked for.
+        what: &'static str,
+        /// What can be asked for.
+        instead: &'static str,
+    },
+
+    /// An object's bytes are not what was written there.
+    #[error("{url}: '{key}' is damaged: {reason}")]
+    Damaged {
+        /// The store.
+        url: String,
+        /// The object.
+        key: Key,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// Objects are missing between others. Nothing after the gap can be restored.
+    #[error("{url}: {missing} missing after '{after}'{}", match last { Some(last) => format!(
+        ". What was written up to {last} can be restored: say so with --txid {last}"), None => String::new() })]
+    Missing {
+        /// The store.
+        url: String,
+        /// What is missing, with its verb.
+        missing: String,
+        /// The last object before the gap.
+        after: String,
+        /// The last position before the gap, if anything can be restored.
+        last: Option<u64>,
+    },
+
+    /// Objects that do not go together, or an impossible plan.
+    #[error("{url}: '{prefix}' cannot be restored: {reason}")]
+    Broken {
+        /// The store.
+        url: String,
+        /// The backup's directory.
+        prefix: String,
+        /// Why.
+        reason: String,
+    },
+
+    /// The target of a restore.
+    #[error(transparent)]
+    Target(Box<RestoreError>),
+
+    /// SQLite finds faults in a database that was restored exactly.
+    #[error("'{prefix}' restores as its objects say, and SQLite finds it corrupt: {}", problems.join("; "))]
+    Integrity {
+        /// The backup's directory.
+        prefix: String,
+        /// What SQLite said, at most 100 lines.
+        problems: Vec<String>,
+    },
+
+    /// A local file could not be read or written.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+
+    /// SQLite failed.
+    #[error(transparent)]
+    Sqlite(#[from] aquifer_sqlite::Error),
+}
+
+impl From<RestoreError> for MigrateError {
+    fn from(error: RestoreError) -> MigrateError {
+        MigrateError::Target(Box::new(error))
+    }
+}
+
+impl MigrateError {
+    pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> MigrateError {
+        MigrateError::Io { what, path: path.to_owned(), source }
+    }
+
+    /// Whether the same call may succeed later without anybody changing a setting.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            MigrateError::Store(error) => error.is_transient(),
+            MigrateError::Target(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// Whether there simply is no backup.
+    pub fn is_no_backup(&self) -> bool {
+        match self {
+            MigrateError::NoBackup { .. } => true,
+            MigrateError::Store(error) => error.is_not_found(),
+            _ => false,
+        }
+    }
+}

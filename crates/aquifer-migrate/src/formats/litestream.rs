@@ -1,0 +1,197 @@
+//! Litestream 0.5: `<level>/<first txid>-<last txid>.ltx`, in a directory `ltx/` where the replica is a directory.
+//!
+//! Level 0 is what was shipped, 1 and above are compactions of the level below, and snapshots are a level like the others:
+//! files that begin with transaction 1. Source: litestream's `replica_client.go` and `replica.go`.
+
+use aquifer_format::Timestamp;
+use aquifer_log::store::{ObjectInfo, Prefix, Store};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{damaged, fixed, litestream_03};
+use crate::backup::{Backup, Format, Snapshot, Survey};
+use crate::error::{MigrateError, Result};
+use crate::plan::{Content, LtxRange, Piece, Plan, Target};
+use crate::replay::{LTX_HEADER_LEN, LtxHeader};
+
+/// Directories looked into, and headers read, at a time.
+const AT_ONCE: usize = 16;
+
+/// How deep below the store's root replicas are looked for: they have a path of the user's choice.
+const DEEPEST: usize = 4;
+
+/// Of Litestream, of both versions, by path.
+pub(crate) async fn find(store: &Store) -> Result<Vec<Backup>> {
+    let mut found = Vec::new();
+    let mut level = vec![(String::new(), Prefix::ROOT)];
+    for _ in 0..DEEPEST {
+        let looked = stream::iter(std::mem::take(&mut level));
+        let looked = looked.map(|(path, prefix)| async move { look(store, path, prefix).await });
+        let looked: Vec<Looked> = looked.buffered(AT_ONCE).try_collect().await?;
+        for at in looked {
+            found.extend(at.found);
+            level.extend(at.below);
+        }
+    }
+    found.sort_by(|a, b| a.database().cmp(b.database()));
+    Ok(found)
+}
+
+/// What is in a directory: replicas, or else directories to look into.
+#[derive(Default)]
+struct Looked {
+    found: Vec<Backup>,
+    below: Vec<(String, Prefix)>,
+}
+
+async fn look(store: &Store, path: String, prefix: Prefix) -> Result<Looked> {
+    let dirs: Vec<String> = store.list_dirs(&prefix).try_collect().await?;
+    let has = |name: &str| dirs.iter().any(|dir| dir == name);
+    let mut looked = Looked::default();
+    if has("ltx") {
+        looked.found.push(Backup::new(store, Format::Litestream, &path, prefix.dir("ltx")));
+    } else if dirs.iter().any(|dir| level(dir).is_some()) {
+        let backup = Backup::new(store, Format::Litestream, &path, prefix.clone());
+        // Anybody may have directories with such names.
+        if !list(&backup).await?.is_empty() {
+            looked.found.push(backup);
+        }
+    }
+    if has("generations") {
+        looked.found.extend(litestream_03::find(store, &path, &prefix.dir("generations")).await?);
+    }
+    if looked.found.is_empty() {
+        let below = dirs.iter().filter(|dir| !dir.starts_with('.'));
+        looked.below = below
+            .map(|dir| {
+                let path = if path.is_empty() { dir.clone() } else { format!("{path}/{dir}") };
+                (path, prefix.dir(dir))
+            })
+            .collect();
+    }
+    Ok(looked)
+}
+
+/// Four digits in buckets, one in directories.
+fn level(directory: &str) -> Option<u8> {
+    matches!(directory.len(), 1 | 4).then(|| directory.parse().ok()).flatten()
+}
+
+/// A file of one level.
+#[derive(Debug, Clone)]
+struct File {
+    range: LtxRange,
+    object: ObjectInfo,
+}
+
+impl File {
+    /// `<level>/<first:016x>-<last:016x>.ltx`
+    fn parse(name: &str, object: ObjectInfo) -> Option<File> {
+        let (directory, name) = name.split_once('/')?;
+        level(directory)?;
+        let (min, max) = name.strip_suffix(".ltx")?.split_once('-')?;
+        if min.len() != 16 || max.len() != 16 {
+            return None;
+        }
+        let (min, max) = (u64::from_str_radix(min, 16).ok()?, u64::from_str_radix(max, 16).ok()?);
+        (min > 0 && min <= max).then_some(File { range: LtxRange { min, max }, object })
+    }
+}
+
+async fn list(backup: &Backup) -> Result<Vec<File>> {
+    let mut listing = backup.store.list(&backup.prefix, None);
+    let mut files = Vec::new();
+    while let Some(object) = listing.try_next().await? {
+        let Some(name) = backup.prefix.strip(&object.key).map(str::to_owned) else { continue };
+        let key = object.key.clone();
+        if let Some(file) = File::parse(&name, object) {
+            files.push(file);
+        } else {
+            tracing::warn!(object = %key, "is no object of Litestream, and not used");
+        }
+    }
+    Ok(files)
+}
+
+pub(crate) async fn survey(backup: &Backup) -> Result<Survey> {
+    let files = list(backup).await?;
+    let snapshot = files.iter().filter(|file| file.range.min == 1).max_by_key(|file| file.range.max);
+    Ok(Survey {
+        objects: files.len() as u64,
+        bytes: files.iter().map(|file| file.object.len).sum(),
+        snapshot: snapshot.map(|file| Snapshot { bytes: file.object.len, at: file.object.last_modified }),
+        positions: files
+            .iter()
+            .map(|file| file.range.max)
+            .max()
+            .map(|last| (files.iter().map(|file| file.range.min).min().unwrap_or(last), last)),
+        last_write: files.iter().map(|file| file.object.last_modified).max(),
+        ..Survey::default()
+    })
+}
+
+pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>> {
+    let mut files = list(backup).await?;
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let (mut most, mut is_exact) = (u64::MAX, false);
+    match target {
+        Target::Latest => {}
+        Target::Position(txid) => (most, is_exact) = (txid, true),
+        Target::Timestamp(moment) => files = written_by(backup, files, moment).await?,
+    }
+    let last = files.iter().map(|file| file.range.max).filter(|max| *max <= most).max().unwrap_or(0);
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut txid = 0;
+    while txid < last {
+        // Of those that continue: the one that leads furthest, and of these the smallest.
+        let next = files
+            .iter()
+            .filter(|file| file.range.min <= txid + 1 && file.range.max > txid && file.range.max <= last)
+            .max_by_key(|file| (file.range.max, std::cmp::Reverse(file.object.len)));
+        let Some(file) = next else {
+            let next = files.iter().map(|file| file.range.min).filter(|min| *min > txid).min();
+            let missing = match next {
+                Some(next) if txid == 0 => format!("a snapshot, and transactions before {next}, are"),
+                Some(next) => format!("transactions {} to {} are", txid + 1, next - 1),
+                None => format!("transactions after {txid} are"),
+            };
+            return Err(MigrateError::Missing {
+                url: backup.store.url().to_owned(),
+                missing,
+                after: pieces.last().map_or(backup.prefix(), |piece| piece.object.key.as_str()).to_owned(),
+                last: (txid > 0).then_some(txid),
+            });
+        };
+        txid = file.range.max;
+        pieces.push(Piece { object: file.object.clone(), content: Content::Ltx(file.range), position: txid });
+    }
+    if pieces.is_empty() {
+        let what = match target {
+            Target::Position(txid) => format!("with transactions up to {txid}"),
+            Target::Timestamp(moment) => format!("that was written before {moment}"),
+            Target::Latest => "with a beginning".to_owned(),
+        };
+        return Err(MigrateError::NoGeneration {
+            url: backup.store.url().to_owned(),
+            database: backup.database().to_owned(),
+            what,
+        });
+    }
+    if is_exact && txid < most {
+        tracing::warn!(txid, "is the last transaction before the one that was asked for, where a file ends");
+    }
+    Ok(Some(Plan { page_size: None, pieces }))
+}
+
+/// The files whose last transaction was made by then, as their headers say.
+async fn written_by(backup: &Backup, files: Vec<File>, moment: Timestamp) -> Result<Vec<File>> {
+    let files = stream::iter(files).map(|file| async move {
+        let header = backup.store.get_range(&file.object.key, 0..LTX_HEADER_LEN as u64).await?;
+        let header = LtxHeader::parse(&fixed(backup, &file.object.key, &header)?);
+        let header = header.map_err(|reason| damaged(backup, &file.object.key, reason))?;
+        Ok::<_, MigrateError>((header.timestamp <= moment.as_millis()).then_some(file))
+    });
+    let files: Vec<Option<File>> = files.buffered(AT_ONCE).try_collect().await?;
+    Ok(files.into_iter().flatten().collect())
+}

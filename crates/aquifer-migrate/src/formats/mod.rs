@@ -1,0 +1,25 @@
+//! The formats: names of objects, and what is in them.
+
+pub(crate) mod bottomless;
+pub(crate) mod litestream;
+pub(crate) mod litestream_03;
+
+use aquifer_log::store::Key;
+
+use crate::backup::Backup;
+use crate::error::{MigrateError, Result};
+
+/// An object of a known length.
+pub(crate) async fn small<const N: usize>(backup: &Backup, key: &Key) -> Result<[u8; N]> {
+    // One byte more, to see that there is none.
+    let bytes = backup.store.get_range(key, 0..N as u64 + 1).await?;
+    fixed(backup, key, &bytes)
+}
+
+pub(crate) fn fixed<const N: usize>(backup: &Backup, key: &Key, bytes: &[u8]) -> Result<[u8; N]> {
+    bytes.try_into().map_err(|_| damaged(backup, key, format!("it has other than {N} bytes")))
+}
+
+pub(crate) fn damaged(backup: &Backup, key: &Key, reason: String) -> MigrateError {
+    MigrateError::Damaged { url: backup.store.url().to_owned(), key: key.clone(), reason }
+}

@@ -1,0 +1,250 @@
+//! The database file in the making.
+
+mod page_set;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use aquifer_format::{PageSize, Pgno};
+
+use crate::error::{MigrateError, Result};
+use page_set::PageSet;
+
+/// Bytes written at a time of a whole database.
+const CHUNK: usize = 1 << 20;
+/// What a database file may hold beyond the pages that its header counts, in bytes.
+const SLACK: u64 = 64 << 20;
+
+/// Where a backup's pages go.
+pub(crate) trait Sink {
+    /// A whole database, from which the pages after it go on.
+    fn database(&mut self, content: &mut dyn Read) -> Result<(), SinkError>;
+    /// The size of pages, if it is known.
+    fn page_size(&self) -> Option<PageSize>;
+    /// Sets the size of pages; false where another one is known.
+    fn set_page_size(&mut self, size: PageSize) -> bool;
+    /// A page of a transaction.
+    fn page(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError>;
+    /// A page that is committed for certain: where it is read, all before it was proven, or nothing of it counts.
+    fn settled(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError>;
+    /// The transaction is committed; the database has so many pages after it.
+    fn commit(&mut self, pages: u32) -> Result<(), SinkError>;
+    /// The pages since the last commit are no transaction.
+    fn roll_back(&mut self);
+    /// Pages at the last commit.
+    fn pages(&self) -> u32;
+    /// What page 1 says of the number of pages, if that is to be believed.
+    fn header_pages(&mut self) -> Result<Option<u32>, SinkError>;
+}
+
+/// What a sink objects to.
+pub(crate) enum SinkError {
+    /// The content makes no database: the object is damaged.
+    Content(String),
+    /// The content cannot be read on: the object is damaged, or the store failed.
+    Read(io::Error),
+    /// Of the local file.
+    Local(Box<MigrateError>),
+}
+
+/// A file that becomes the database: what is committed is in it.
+#[derive(Debug)]
+pub(crate) struct Image<'f> {
+    file: &'f File,
+    path: PathBuf,
+    page_size: Option<PageSize>,
+    pages: u32,
+    open: PageSet,
+    /// Settled pages that stand side by side, to be written at once, and the first of them.
+    run: (u64, Vec<u8>),
+}
+
+impl<'f> Image<'f> {
+    /// In an empty file.
+    pub(crate) fn new(file: &'f File, path: &Path) -> Image<'f> {
+        let directory = path.parent().unwrap_or(Path::new("."));
+        Image {
+            file,
+            path: path.to_owned(),
+            page_size: None,
+            pages: 0,
+            open: PageSet::new(directory),
+            run: (0, Vec::new()),
+        }
+    }
+
+    /// Makes the file what was committed, and flushes it. Its pages, and their size: nothing of a database without any.
+    pub(crate) fn finish(mut self) -> Result<(u32, Option<PageSize>)> {
+        self.write_run().map_err(|e| MigrateError::io("write", &self.path, e))?;
+        let len = self.page_size.map_or(0, |size| u64::from(self.pages) * size.bytes() as u64);
+        let done = self.file.set_len(len).and_then(|()| self.file.sync_all());
+        done.map_err(|e| MigrateError::io("write", &self.path, e))?;
+        Ok((self.pages, self.page_size))
+    }
+
+    fn write_run(&mut self) -> io::Result<()> {
+        let (at, run) = &mut self.run;
+        self.file.write_all_at(run, *at)?;
+        *at += run.len() as u64;
+        run.clear();
+        Ok(())
+    }
+
+    fn local(&self, source: io::Error) -> SinkError {
+        SinkError::Local(Box::new(MigrateError::io("write", &self.path, source)))
+    }
+
+    /// As much of `content` as there is, up to the buffer's end.
+    fn fill(content: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, SinkError> {
+        let mut len = 0;
+        while len < buffer.len() {
+            match content.read(&mut buffer[len..]) {
+                Ok(0) => break,
+                Ok(n) => len += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(SinkError::Read(e)),
+            }
+        }
+        Ok(len)
+    }
+}
+
+/// What a database's first bytes say. Source: sqlite.org/fileformat2.html, section 1.3.
+pub(crate) struct DatabaseHeader {
+    pub(crate) page_size: PageSize,
+    /// `None` where an old SQLite wrote last, which does not keep the count.
+    pub(crate) pages: Option<u32>,
+}
+
+impl DatabaseHeader {
+    pub(crate) const LEN: usize = 100;
+
+    /// Of at least [`DatabaseHeader::LEN`] bytes.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<DatabaseHeader, String> {
+        if !bytes.starts_with(b"SQLite format 3\0") {
+            return Err("it does not begin as an SQLite database does (is it encrypted?)".to_owned());
+        }
+        let u16_at = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        let u32_at = |at: usize| u32::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
+        // 1 stands for 65,536.
+        let size = match u16_at(16) {
+            1 => 65_536,
+            size => u32::from(size),
+        };
+        let page_size = PageSize::new(size).map_err(|_| format!("its header says pages of {size} bytes"))?;
+        let counted = u32_at(28);
+        let pages = (counted > 0 && u32_at(24) == u32_at(92)).then_some(counted);
+        Ok(DatabaseHeader { page_size, pages })
+    }
+}
+
+impl Sink for Image<'_> {
+    fn database(&mut self, content: &mut dyn Read) -> Result<(), SinkError> {
+        let mut buffer = vec![0; CHUNK];
+        let mut len = Image::fill(content, &mut buffer)?;
+        if len == 0 {
+            return Ok(());
+        }
+        if len < DatabaseHeader::LEN {
+            return Err(SinkError::Content(format!("a database of {len} bytes")));
+        }
+        let header = DatabaseHeader::parse(&buffer).map_err(SinkError::Content)?;
+        if !self.set_page_size(header.page_size) {
+            return Err(SinkError::Content(format!(
+                "a database with pages of {} bytes, where others of this backup have another size",
+                header.page_size
+            )));
+        }
+        let size = header.page_size.bytes() as u64;
+        let counted = header.pages.map(|pages| u64::from(pages) * size);
+        let limit = counted.map_or(u64::from(u32::MAX - 1) * size, |counted| counted * 2 + SLACK);
+        let mut written = 0;
+        while len > 0 {
+            if written + len as u64 > limit {
+                return Err(SinkError::Content(format!(
+                    "its database goes on after {written} bytes, where its header counts {}",
+                    counted.unwrap_or(limit)
+                )));
+            }
+            self.file.write_all_at(&buffer[..len], written).map_err(|e| self.local(e))?;
+            written += len as u64;
+            len = Image::fill(content, &mut buffer)?;
+        }
+        if !written.is_multiple_of(size) {
+            return Err(SinkError::Content(format!(
+                "a database of {written} bytes, which are no whole pages"
+            )));
+        }
+        // What lies beyond the count is no part of the database.
+        let there = (written / size) as u32;
+        self.pages = header.pages.map_or(there, |counted| counted.min(there));
+        if let Some(counted) = header.pages
+            && counted > there
+        {
+            return Err(SinkError::Content(format!(
+                "a database of {there} pages, whose header counts {counted}: its end is missing"
+            )));
+        }
+        Ok(())
+    }
+
+    fn page_size(&self) -> Option<PageSize> {
+        self.page_size
+    }
+
+    fn set_page_size(&mut self, size: PageSize) -> bool {
+        *self.page_size.get_or_insert(size) == size
+    }
+
+    fn page(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError> {
+        self.open.insert(pgno, page).map_err(|e| self.local(e))
+    }
+
+    fn settled(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError> {
+        let at = (u64::from(pgno.get()) - 1) * page.len() as u64;
+        if at != self.run.0 + self.run.1.len() as u64 || self.run.1.len() >= CHUNK {
+            self.write_run().map_err(|e| self.local(e))?;
+            self.run.0 = at;
+        }
+        self.run.1.extend_from_slice(page);
+        Ok(())
+    }
+
+    fn commit(&mut self, pages: u32) -> Result<(), SinkError> {
+        let Some(size) = self.page_size else { return Ok(()) };
+        if pages < self.pages {
+            self.write_run().map_err(|e| self.local(e))?;
+            // What comes after it again begins as zeros.
+            self.file.set_len(u64::from(pages) * size.bytes() as u64).map_err(|e| self.local(e))?;
+        }
+        self.pages = pages;
+        if !self.open.is_empty() {
+            self.write_run().map_err(|e| self.local(e))?;
+        }
+        let file = self.file;
+        let written = self.open.drain::<io::Error>(size.bytes(), |pgno, page| {
+            if pgno.get() <= pages { file.write_all_at(page, size.offset(pgno)) } else { Ok(()) }
+        });
+        written.map_err(|e| self.local(e))
+    }
+
+    fn roll_back(&mut self) {
+        self.open.clear();
+    }
+
+    fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    fn header_pages(&mut self) -> Result<Option<u32>, SinkError> {
+        if self.pages == 0 {
+            return Ok(None);
+        }
+        self.write_run().map_err(|e| self.local(e))?;
+        let mut header = [0; DatabaseHeader::LEN];
+        self.file.read_exact_at(&mut header, 0).map_err(|e| self.local(e))?;
+        Ok(DatabaseHeader::parse(&header).map_err(SinkError::Content)?.pages)
+    }
+}

@@ -1,0 +1,27 @@
+//! What others left in a bucket: read-only, so that their users can come over with the backups they have.
+//!
+//! [`find`] lists the backups in a store by their layout. Each [`Backup`] can be looked at
+//! ([`Backup::survey`]); [`Restorer`] makes a database of one.
+//!
+//! ```text
+//! find ──► Backup ──► plan: objects, oldest first ──► feed: their bytes, fetched ahead ──► replay ──► image
+//! ```
+//!
+//! A format's module knows names and how an object is to be read, and no more: what is planned is a list of pieces
+//! (`plan.rs`), and one loop (`replay.rs`) decodes and proves them and hands pages and commits on (`image/`).
+#![forbid(unsafe_code)]
+
+mod backup;
+mod codec;
+mod error;
+mod feed;
+mod formats;
+mod image;
+mod plan;
+mod replay;
+mod restore;
+
+pub use backup::{Backup, Format, Origin, Snapshot, Survey, find};
+pub use error::{MigrateError, Result};
+pub use plan::Target;
+pub use restore::{Restored, Restorer};

@@ -1,0 +1,146 @@
+//! Decodes and proves the objects of a plan, one after the other.
+
+mod frames;
+mod ltx;
+mod page;
+mod wal;
+
+use std::io;
+
+use aquifer_log::store::{Key, Store};
+
+use crate::error::{MigrateError, Result};
+use crate::feed::Feed;
+use crate::image::{Sink, SinkError};
+use crate::plan::{Content, Piece, Plan};
+use frames::Chain;
+use ltx::LtxState;
+pub(crate) use ltx::{HEADER_LEN as LTX_HEADER_LEN, LtxHeader};
+use wal::WalState;
+
+/// What a replay came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    /// The position of the last commit, 0 if there is none.
+    pub(crate) position: u64,
+    /// Objects that were read.
+    pub(crate) objects: usize,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+}
+
+/// Replays a plan into a sink. Blocks: not for the runtime's own threads, but needs its handle.
+pub(crate) fn replay(store: &Store, plan: &Plan, sink: &mut impl Sink) -> Result<Replayed> {
+    let objects = plan.pieces.iter().map(|piece| (piece.object.key.clone(), piece.object.len)).collect();
+    let mut replay = Replay {
+        store,
+        feed: Feed::new(store, objects),
+        sink,
+        chain: None,
+        wal: None,
+        ltx: LtxState::default(),
+        replayed: Replayed::default(),
+    };
+    if let Some(size) = plan.page_size {
+        replay.sink.set_page_size(size);
+    }
+    for piece in &plan.pieces {
+        if let Err(problem) = replay.piece(piece) {
+            return Err(replay.error(&piece.object.key, problem));
+        }
+        replay.replayed.objects += 1;
+        replay.replayed.bytes += piece.object.len;
+    }
+    replay.sink.roll_back();
+    if let Some(last) = plan.pieces.last()
+        && let Err(problem) = replay.end(last)
+    {
+        return Err(replay.error(&last.object.key, problem));
+    }
+    Ok(replay.replayed)
+}
+
+struct Replay<'a, S> {
+    store: &'a Store,
+    feed: Feed,
+    sink: &'a mut S,
+    /// Where the frames of a generation are.
+    chain: Option<Chain>,
+    /// Where the pieces of a WAL file are.
+    wal: Option<WalState>,
+    /// Where LTX files are.
+    ltx: LtxState,
+    replayed: Replayed,
+}
+
+impl<S: Sink> Replay<'_, S> {
+    fn piece(&mut self, piece: &Piece) -> Result<(), SinkError> {
+        let object = self.feed.object(&piece.object).map_err(SinkError::Read)?;
+        match &piece.content {
+            Content::Database(codec) => {
+                self.chain = None;
+                let mut content = codec.reader(object).map_err(SinkError::Read)?;
+                self.sink.database(&mut content)?;
+                self.replayed.position = piece.position;
+            }
+            Content::Page(page) => {
+                let codec = crate::codec::Codec::Gzip;
+                let mut content = codec.reader(object).map_err(SinkError::Read)?;
+                page::replay(self.sink, &mut content, *page)?;
+                self.replayed.position = self.replayed.position.max(piece.position);
+            }
+            Content::Frames(run) => {
+                let mut content = run.codec.reader(object).map_err(SinkError::Read)?;
+                let committed = frames::replay(self.sink, &mut self.chain, &mut content, *run)?;
+                self.replayed.position = committed.unwrap_or(self.replayed.position);
+            }
+            Content::Wal(part) => {
+                let mut content = part.codec.reader(object).map_err(SinkError::Read)?;
+                if wal::replay(self.sink, &mut self.wal, &mut content, *part)? {
+                    self.replayed.position = piece.position;
+                }
+            }
+            Content::Ltx(range) => {
+                let mut content = io::BufReader::with_capacity(1 << 16, object);
+                self.ltx.replay(self.sink, &mut content, *range)?;
+                self.replayed.position = range.max;
+            }
+        }
+        if self.feed.is_at_end() {
+            Ok(())
+        } else {
+            Err(SinkError::Content("it goes on after its end".to_owned()))
+        }
+    }
+
+    /// Pages without commits: page 1 says how many there are.
+    fn end(&mut self, last: &Piece) -> Result<(), SinkError> {
+        if !matches!(last.content, Content::Page(_)) {
+            return Ok(());
+        }
+        if let Some(pages) = self.sink.header_pages()? {
+            if pages > self.sink.pages() {
+                return Err(SinkError::Content(format!(
+                    "page 1 counts {pages} pages, and there are {} only",
+                    self.sink.pages()
+                )));
+            }
+            self.sink.commit(pages)?;
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, key: &Key, problem: SinkError) -> MigrateError {
+        let damaged =
+            |reason| MigrateError::Damaged { url: self.store.url().to_owned(), key: key.clone(), reason };
+        match (self.feed.failure(), problem) {
+            (Some(failed), _) => failed.into(),
+            (None, SinkError::Local(error)) => *error,
+            (None, SinkError::Content(reason)) => damaged(reason),
+            (None, SinkError::Read(error)) => damaged(match error.kind() {
+                io::ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
+                _ => format!("it cannot be decompressed: {error}"),
+            }),
+        }
+    }
+}
