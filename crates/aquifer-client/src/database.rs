@@ -380,6 +380,10 @@ impl Database {
                     }
                     backoff.pause(round + fruitless).await;
                 }
+                Outcome::Misread => {
+                    // It is known now, and said in another way.
+                    self.blocking(|engine| engine.sent(Sent::NotApplied)).await?;
+                }
                 Outcome::Refused { statement, message } => {
                     self.blocking(|engine| engine.sent(Sent::NotApplied)).await?;
                     return Err(Error::Refused { statement, message });
@@ -397,7 +401,8 @@ impl Database {
 
     async fn outgoing(&self) -> Result<Option<Outgoing>> {
         self.supply().await?;
-        self.blocking(Engine::outgoing).await
+        let reals = self.remote()?.reals();
+        self.blocking(move |engine| engine.outgoing(reals)).await
     }
 
     /// Fetches pages of the base that are needed and that are not here any more.
@@ -443,7 +448,12 @@ impl Database {
         }
         let long_poll = wait.filter(|_| base.revision.is_some());
         let query = PullQuery { client_revision: base.revision, long_poll, ..PullQuery::default() };
-        fetch(remote, query, self.directory(), size).await
+        let incoming = fetch(remote, query, self.directory(), size).await?;
+        if incoming.contradicts(base.pages) {
+            let (path, remote) = (self.shared.path.clone(), remote.url().to_owned());
+            return Err(Error::OtherHistory { path, remote });
+        }
+        Ok(incoming)
     }
 
     /// False: it does not fit any more.

@@ -68,6 +68,18 @@ pub enum Error {
         remote: String,
     },
 
+    /// What the server has did not come of what it had.
+    #[error(
+        "the database at {remote} is another one by now than {path} is a copy of: it was begun anew, or set back. To add the          rows that are here to what it has, remove {path}-aquifer and attach the database anew with --merge; to take what          it has alone, move {path} and {path}-aquifer away first",
+        path = path.display()
+    )]
+    OtherHistory {
+        /// The database.
+        path: PathBuf,
+        /// The remote database.
+        remote: String,
+    },
+
     /// The database is synced in another protocol.
     #[error(
         "{path} was synced in another protocol than the one that was named now: name that one, or none; or remove \

@@ -333,6 +333,7 @@ fn of_sync(error: &aquifer_client::Error) -> Exit {
         Error::NotAttached { .. }
         | Error::OtherRemote { .. }
         | Error::OtherDatabase { .. }
+        | Error::OtherHistory { .. }
         | Error::LibsqlCopy { .. } => Exit::Exists,
         Error::DatabaseMissing { .. } => Exit::NotFound,
         Error::Refused { .. } => Exit::Refused,

@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params_from_iter};
 
 use crate::diff::Diff;
-use crate::push::{PushError, Step, Transform, statements};
+use crate::push::{PushError, Reals, Step, Transform, statements};
 
 /// Statements between two commits: what SQLite would roll back stays small.
 const STATEMENTS: u32 = 100;
@@ -30,7 +30,7 @@ pub(super) fn part(
         Ok(made) => made,
         Err(error) => return Ok(not_made(&error)),
     };
-    let all = statements(diff, takes_part, transform, &mut |step| made.take(&step));
+    let all = statements(diff, takes_part, transform, Reals::Exact, &mut |step| made.take(&step));
     match (all, made.failure.take()) {
         (_, Some(error)) => return Ok(not_made(&error)),
         // All rows are fewer than that.

@@ -12,7 +12,7 @@ use roaring::RoaringBitmap;
 use super::{Engine, Since, batching, directory_of};
 use crate::diff::Diff;
 use crate::image::{Current, SharedPages};
-use crate::push::{Bookkeeping, Kept, Transform, prepare, statements};
+use crate::push::{Bookkeeping, Kept, Reals, Transform, prepare, statements};
 use crate::sidecar::{PageMap, Push, PushedPages, State, hash_of};
 use crate::{Error, Result, now};
 
@@ -45,10 +45,11 @@ impl Engine {
         self.state().attempt.as_ref().filter(|push| push.frames.is_none()).map(Push::bookkeeping)
     }
 
-    /// Makes ready what is to be sent, and records that it will be; `None`: there is nothing.
+    /// Makes ready what is to be sent to a server that reads reals so, and records that it will be; `None`: there is
+    /// nothing.
     ///
     /// [`missing`](Engine::missing) pages must have been supplied, and no attempt may be open.
-    pub(crate) fn outgoing(&mut self) -> Result<Option<Outgoing>> {
+    pub(crate) fn outgoing(&mut self, reals: Reals) -> Result<Option<Outgoing>> {
         let current = self.current()?;
         self.offered = self.commits;
         let since = self.state().pushed.clone().map_or(Since::Base, Since::Push);
@@ -56,7 +57,7 @@ impl Engine {
         let settings = self.settings.clone();
         let is_pushed = |table: &str| settings.is_pushed(table);
         let transform = settings.transform.as_deref().map(|transform| transform as &dyn Transform);
-        let mut kept = prepare(&diff, &is_pushed, transform, directory_of(&self.path))?;
+        let mut kept = prepare(&diff, &is_pushed, transform, reals, directory_of(&self.path))?;
         if kept.is_empty() {
             return Ok(None);
         }
@@ -70,7 +71,7 @@ impl Engine {
                 let pages = part.written();
                 let before = self.image_of(&current, &since)?;
                 let diff = Diff::between(before, Box::new(part.clone()), pages.iter().copied())?;
-                kept = prepare(&diff, &is_pushed, transform, directory_of(&self.path))?;
+                kept = prepare(&diff, &is_pushed, transform, reals, directory_of(&self.path))?;
                 image = SharedPages::new(Box::new(part));
                 written = Some(pages.into_iter().map(Pgno::get).collect());
             }
@@ -108,7 +109,8 @@ impl Engine {
         let Some(diff) = self.changes(&current, &since)? else { return Ok(Some(0)) };
         let settings = &self.settings;
         let transform = settings.transform.as_deref().map(|transform| transform as &dyn Transform);
-        let summary = statements(&diff, &|table| settings.is_pushed(table), transform, &mut |_| Ok(()))?;
+        let is_pushed = |table: &str| settings.is_pushed(table);
+        let summary = statements(&diff, &is_pushed, transform, Reals::Exact, &mut |_| Ok(()))?;
         Ok(Some(summary.rows + summary.schema))
     }
 

@@ -67,6 +67,15 @@ impl Incoming {
         self.pages
     }
 
+    /// Whether it cannot follow what it says that it follows, which has so many pages. A number of pages stands on page 1,
+    /// which changes with it; and revisions that are numbers do not go back.
+    pub(crate) fn contradicts(&self, base_pages: u32) -> bool {
+        let Some(since) = self.since.as_ref().filter(|_| !self.replaces) else { return false };
+        let is_resized = self.pages != base_pages && !self.slots.contains_key(&1);
+        let numbers = since.parse::<u64>().ok().zip(self.revision.parse::<u64>().ok());
+        is_resized || numbers.is_some_and(|(since, now)| now < since)
+    }
+
     /// How many pages came.
     pub(crate) fn len(&self) -> u32 {
         self.slots.len() as u32

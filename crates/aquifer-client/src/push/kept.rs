@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use aquifer_sqlite::btree::Value;
 
-use super::{PushError, Result, Step, Summary, Transform, statements};
+use super::exact::{Question, is_delicate};
+use super::{PushError, Reals, Result, Step, Summary, Transform, statements};
 use crate::diff::Diff;
 
 /// Bytes of statements that are held in memory.
@@ -17,12 +18,14 @@ const HELD: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Kept {
     summary: Summary,
+    /// What the server is to be asked before.
+    questions: Vec<Question>,
     held: Vec<Step>,
     /// Those behind the ones that are held.
     file: Option<File>,
 }
 
-/// Makes the statements for local changes: see [`statements`]. What is more than 4 MiB goes into a file in `directory`
+/// Makes the statements for local changes, for a server that reads reals so: see [`statements`]. What is more than 4 MiB goes into a file in `directory`
 /// that has no name and vanishes with the process.
 ///
 /// # Errors
@@ -31,10 +34,22 @@ pub fn prepare(
     local: &Diff,
     takes_part: &dyn Fn(&str) -> bool,
     transform: Option<&dyn Transform>,
+    reals: Reals,
     directory: &Path,
 ) -> Result<Kept> {
-    let (mut held, mut bytes, mut file) = (Vec::new(), 0, None);
-    let summary = statements(local, takes_part, transform, &mut |step: Step| {
+    let (mut held, mut bytes, mut file, mut questions) = (Vec::new(), 0, None, Vec::new());
+    let summary = statements(local, takes_part, transform, reals, &mut |step: Step| {
+        let is_about = |question| match question {
+            Question::Reals => {
+                step.args.iter().any(|arg| matches!(arg, Value::Real(real) if is_delicate(*real)))
+            }
+            Question::Texts => step.sql.contains("CAST(? AS TEXT)"),
+        };
+        for question in [Question::Reals, Question::Texts] {
+            if !questions.contains(&question) && is_about(question) {
+                questions.push(question);
+            }
+        }
         if file.is_none() && bytes + step.bytes() <= HELD {
             bytes += step.bytes();
             held.push(step);
@@ -47,7 +62,7 @@ pub fn prepare(
         write(out, &step).map_err(PushError::Sink)
     })?;
     let file = file.map(BufWriter::into_inner).transpose().map_err(io::IntoInnerError::into_error)?;
-    Ok(Kept { summary, held, file })
+    Ok(Kept { summary, questions, held, file })
 }
 
 impl Kept {
@@ -59,6 +74,11 @@ impl Kept {
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.summary.is_empty()
+    }
+
+    /// What the server is to be asked before the statements.
+    pub(super) fn questions(&self) -> &[Question] {
+        &self.questions
     }
 
     /// The statements, in order; those in the file one by one.

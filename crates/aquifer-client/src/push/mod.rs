@@ -21,6 +21,7 @@
 
 mod bookkeeping;
 mod catalog;
+mod exact;
 mod groups;
 mod kept;
 mod row;
@@ -35,6 +36,7 @@ use crate::diff::{self, RowChange};
 use crate::remote::RemoteError;
 
 pub use bookkeeping::{Bookkeeping, CLIENTS};
+pub use exact::Reals;
 pub use kept::{Kept, prepare};
 pub use send::{Outcome, resolve, send};
 pub use statements::statements;

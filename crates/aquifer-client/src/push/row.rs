@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use aquifer_sqlite::btree::Value;
 
+use super::exact::{Reals, in_powers_of_two, is_delicate};
 use crate::diff::{Key, Table, quoted};
 use crate::remote::sendable;
 
@@ -61,19 +62,32 @@ pub(super) fn key_values(key: &Key) -> Vec<Value> {
 }
 
 /// A statement about one row, with what its values need.
-#[derive(Default)]
 pub(super) struct Single {
     pub(super) sql: String,
     pub(super) args: Vec<Value>,
+    reals: Reals,
 }
 
 impl Single {
+    /// For a server that reads reals so.
+    pub(super) fn new(reals: Reals) -> Single {
+        Single { sql: String::new(), args: Vec::new(), reals }
+    }
+
     pub(super) fn push(&mut self, sql: &str) -> &mut Single {
         self.sql.push_str(sql);
         self
     }
 
     pub(super) fn value(&mut self, value: &Value) -> &mut Single {
+        if let Value::Real(real) = value
+            && self.reals == Reals::Near
+            && is_delicate(*real)
+        {
+            let (sql, arg) = in_powers_of_two(*real);
+            self.push(&sql).args.push(arg);
+            return self;
+        }
         let (sql, arg) = sendable(value);
         self.push(sql).args.push(arg.into_owned());
         self
@@ -117,9 +131,10 @@ pub(super) fn is_sampled(value: &Value) -> bool {
     Sampled::of(value).is_some()
 }
 
-/// Whether a value goes into a statement as it is.
-pub(super) fn is_plain(value: &Value) -> bool {
-    matches!(sendable(value), ("?", Cow::Borrowed(_)))
+/// Whether a value goes into a statement as it is, of a server that reads reals so.
+pub(super) fn is_plain(value: &Value, reals: Reals) -> bool {
+    let is_read = reals == Reals::Exact || !matches!(value, Value::Real(real) if is_delicate(*real));
+    is_read && matches!(sendable(value), ("?", Cow::Borrowed(_)))
 }
 
 /// What a long value is known by.

@@ -5,12 +5,15 @@
 
 use aquifer_sqlite::btree::Value;
 
+use super::exact::Question;
 use super::kept::Kept;
 use super::{Bookkeeping, Result, Step};
 use crate::remote::{Batch, BatchAnswer, Condition, Remote, RemoteError, SqlFailure, StepOutcome};
 
 /// Bytes of one request, about. A larger value makes a larger one.
 const PIECE: usize = 4 << 20;
+/// The same where all must be in one.
+const WHOLE: usize = 32 << 20;
 
 /// What became of a push.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub enum Outcome {
         /// What the server says.
         message: String,
     },
+    /// The server reads reals as others, so that they must be [written in another way](super::Reals). Nothing was applied.
+    Misread,
     /// It may have been applied, or may yet be: [`resolve`] finds out.
     Unknown(RemoteError),
 }
@@ -41,18 +46,39 @@ pub enum Outcome {
 #[derive(Default)]
 struct Request {
     batch: Batch,
-    /// What each step is, for people; whether the rest waits for it.
-    steps: Vec<(String, bool)>,
+    steps: Vec<Named>,
     last: Option<usize>,
+}
+
+/// A step of a request.
+struct Named {
+    /// What it is, for people.
+    name: String,
+    /// Whether the rest does not wait for it.
+    is_optional: bool,
+    /// What is asked by it.
+    question: Option<Question>,
 }
 
 impl Request {
     fn add(&mut self, step: &Step, want_rows: bool) -> Result<(), RemoteError> {
         let condition = self.last.map(|step| Condition::Ok { step });
         let at = self.batch.step(condition.as_ref(), &step.sql, &step.args, want_rows)?;
-        self.steps.push((format!("{}: {}", step.about, step.sql), step.is_optional));
+        self.name(format!("{}: {}", step.about, step.sql), step.is_optional);
         if !step.is_optional {
             self.last = Some(at);
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, name: String, is_optional: bool) {
+        self.steps.push(Named { name, is_optional, question: None });
+    }
+
+    fn ask(&mut self, question: Question) -> Result<(), RemoteError> {
+        self.add(&question.step(), false)?;
+        if let Some(step) = self.steps.last_mut() {
+            step.question = Some(question);
         }
         Ok(())
     }
@@ -61,17 +87,17 @@ impl Request {
     fn end(&mut self) -> Result<usize, RemoteError> {
         let condition = self.last.map(|step| Condition::Ok { step });
         let commit = self.batch.step(condition.as_ref(), "COMMIT", [], false)?;
-        self.steps.push(("COMMIT".to_owned(), false));
+        self.name("COMMIT".to_owned(), false);
         let is_open = Condition::Not { cond: Box::new(Condition::IsAutocommit) };
         self.batch.step(Some(&is_open), "ROLLBACK", [], false)?;
-        self.steps.push(("ROLLBACK".to_owned(), true));
+        self.name("ROLLBACK".to_owned(), true);
         Ok(commit)
     }
 
     /// The first step that the rest waits for and that failed.
-    fn failure(&self, answer: &BatchAnswer) -> Option<(&str, SqlFailure)> {
-        self.steps.iter().zip(&answer.steps).find_map(|((name, is_optional), step)| match step {
-            StepOutcome::Failed(failure) if !is_optional => Some((name.as_str(), failure.clone())),
+    fn failure(&self, answer: &BatchAnswer) -> Option<(&Named, SqlFailure)> {
+        self.steps.iter().zip(&answer.steps).find_map(|(named, step)| match step {
+            StepOutcome::Failed(failure) if !named.is_optional => Some((named, failure.clone())),
             _ => None,
         })
     }
@@ -89,10 +115,16 @@ pub async fn send(remote: &Remote, push: &Bookkeeping, kept: &Kept) -> Result<Ou
     for step in &push.begin() {
         request.add(step, false)?;
     }
+    for question in kept.questions() {
+        if *question == Question::Texts || !remote.is_asked_of_reals() {
+            request.ask(*question)?;
+        }
+    }
     let mut stream = None;
     for step in kept.steps()? {
         let step = step?;
-        if request.batch.bytes() + step.bytes() > PIECE {
+        let bytes = request.batch.bytes() + step.bytes();
+        if bytes > PIECE && (stream.is_some() || remote.keeps_streams().await?) {
             // A request is sent when there is more to come: the last one commits.
             let piece = std::mem::take(&mut request);
             let stream = stream.get_or_insert_with(|| remote.sql_stream());
@@ -100,11 +132,18 @@ pub async fn send(remote: &Remote, push: &Bookkeeping, kept: &Kept) -> Result<Ou
                 Ok(answer) => answer,
                 Err(error) => return lost(error),
             };
-            if let Some((statement, failure)) = piece.failure(&answer) {
+            if let Some((step, failure)) = piece.failure(&answer) {
                 // The server rolls back by itself, only later.
                 let _ = std::mem::replace(stream, remote.sql_stream()).close().await;
-                return Ok(judged(remote, statement, &failure));
+                return Ok(judged(remote, step, &failure));
             }
+        } else if bytes > WHOLE {
+            let message = format!(
+                "this server takes a transaction in one request only, and this one has more than {} MiB: push \
+                 fewer rows at a time (--push-batch-rows, Builder::push_batch_rows)",
+                WHOLE >> 20
+            );
+            return Ok(Outcome::Refused { statement: step.about.to_string(), message });
         }
         request.add(&step, false)?;
     }
@@ -122,10 +161,13 @@ pub async fn send(remote: &Remote, push: &Bookkeeping, kept: &Kept) -> Result<Ou
         let _ = stream.close().await;
     }
     if answer.steps.get(commit).is_some_and(|step| step.done().is_some()) {
+        if kept.questions().contains(&Question::Reals) {
+            remote.reads_reals(true);
+        }
         return Ok(Outcome::Applied);
     }
     Ok(match request.failure(&answer) {
-        Some((statement, failure)) => judged(remote, statement, &failure),
+        Some((step, failure)) => judged(remote, step, &failure),
         None => Outcome::Unknown(RemoteError::Protocol {
             remote: remote.url().to_owned(),
             reason: "it ran neither the push to its end nor a step that failed".to_owned(),
@@ -174,19 +216,31 @@ fn lost(error: RemoteError) -> Result<Outcome> {
 }
 
 /// What it means that a statement failed.
-fn judged(remote: &Remote, statement: &str, failure: &SqlFailure) -> Outcome {
+fn judged(remote: &Remote, step: &Named, failure: &SqlFailure) -> Outcome {
     if Bookkeeping::is_late(&failure.message) {
         return Outcome::Late;
     }
     if let Some(error) = unavailable(remote, failure) {
         return Outcome::Unknown(error);
     }
+    let statement = step.name.clone();
+    match step.question {
+        Some(Question::Reals) => {
+            remote.reads_reals(false);
+            return Outcome::Misread;
+        }
+        Some(Question::Texts) => {
+            let message = "it changes texts that are not UTF-8, and some are to be pushed".to_owned();
+            return Outcome::Refused { statement, message };
+        }
+        None => {}
+    }
     let code = failure.code.as_deref().unwrap_or_default();
     let for_good =
         ["AUTH", "READONLY", "PERM", "TOOBIG", "FULL", "CORRUPT", "NOTADB", "CANTOPEN", "INTERRUPT", "NOMEM"];
     let is_refused =
         code.strip_prefix("SQLITE_").is_some_and(|code| for_good.iter().any(|c| code.starts_with(c)));
-    let (statement, message) = (statement.to_owned(), failure.to_string());
+    let message = failure.to_string();
     if is_refused { Outcome::Refused { statement, message } } else { Outcome::Clashed { statement, message } }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use aquifer_sqlite::btree::Value;
 
 use super::catalog::{Catalog, Trigger, Unique};
+use super::exact::Reals;
 use super::groups::{Groups, Kind, Statement};
 use super::row::{Names, Single, is_plain, is_sampled, key_values};
 use super::{Decision, PushError, PushRow, Result, Step, Summary, Transform, fail_if};
@@ -17,6 +18,8 @@ use crate::diff::{Diff, RowChange, SchemaChange, Table, quoted};
 
 /// Gives the statements that do on a server what was done locally: between `BEGIN` and `COMMIT`, which are not among
 /// them. When one fails the ones after it must not run, and the transaction must be rolled back.
+///
+/// `reals` says how the server reads those.
 ///
 /// `takes_part` says of each table whether it is pushed, with all that belongs to it. Holds 16 MiB of rows at most, and
 /// one row.
@@ -27,6 +30,7 @@ pub fn statements(
     local: &Diff,
     takes_part: &dyn Fn(&str) -> bool,
     transform: Option<&dyn Transform>,
+    reals: Reals,
     sink: &mut dyn FnMut(Step) -> Result<()>,
 ) -> Result<Summary> {
     let catalog = Catalog::of(local)?;
@@ -35,6 +39,7 @@ pub fn statements(
         catalog,
         takes_part,
         transform,
+        reals,
         sink,
         summary: Summary::default(),
         triggers: Vec::new(),
@@ -52,6 +57,7 @@ struct Push<'a> {
     catalog: Catalog,
     takes_part: &'a dyn Fn(&str) -> bool,
     transform: Option<&'a dyn Transform>,
+    reals: Reals,
     sink: &'a mut dyn FnMut(Step) -> Result<()>,
     summary: Summary,
     /// Those that had to make way.
@@ -313,14 +319,14 @@ impl Push<'_> {
                 if moves || matches!(change, RowChange::Delete { .. }) =>
             {
                 let mut row = key_values(key);
-                let is_grouped =
-                    !work.table.is_virtual() && row.iter().chain(old).all(|v| is_plain(v) && !is_sampled(v));
+                let is_grouped = !work.table.is_virtual()
+                    && row.iter().chain(old).all(|v| is_plain(v, self.reals) && !is_sampled(v));
                 if is_grouped {
                     row.extend(names.compared().map(|column| old[column].clone()));
                     let ready = groups.add(&Kind::Delete, row);
                     return self.statements(work, ready);
                 }
-                let mut delete = Single::default();
+                let mut delete = Single::new(self.reals);
                 delete.push("DELETE FROM ").push(&names.table).found_by(names, key);
                 for column in names.compared() {
                     delete.guard(&names.columns[column], &old[column]);
@@ -334,11 +340,11 @@ impl Push<'_> {
                 row.extend(guarded.iter().map(|&column| old[column].clone()));
                 let is_sampled = row.iter().any(is_sampled);
                 row.extend(changed.iter().map(|&column| new[column].clone()));
-                if !is_sampled && row.iter().all(is_plain) {
+                if !is_sampled && row.iter().all(|value| is_plain(value, self.reals)) {
                     let ready = groups.add(&Kind::Update(changed), row);
                     return self.statements(work, ready);
                 }
-                let mut update = Single::default();
+                let mut update = Single::new(self.reals);
                 update.push("UPDATE OR ABORT ").push(&names.table);
                 for (i, &column) in changed.iter().enumerate() {
                     update.push(if i == 0 { " SET " } else { ", " }).push(&names.columns[column]);
@@ -357,11 +363,11 @@ impl Push<'_> {
                 if names.is_rowid_apart {
                     row.extend(key_values(key));
                 }
-                if row.iter().all(is_plain) {
+                if row.iter().all(|value| is_plain(value, self.reals)) {
                     let ready = groups.add(&Kind::Insert, row);
                     return self.statements(work, ready);
                 }
-                let mut insert = Single::default();
+                let mut insert = Single::new(self.reals);
                 let rowid = names.key.iter().filter(|_| names.is_rowid_apart);
                 let columns: Vec<_> = names.columns.iter().chain(rowid).map(String::as_str).collect();
                 insert.push("INSERT OR ABORT INTO ").push(&names.table).push("(").push(&columns.join(","));
@@ -376,7 +382,7 @@ impl Push<'_> {
     }
 
     fn single(&mut self, work: &Work<'_>, single: Single, is_guarded: bool) -> Result<()> {
-        let Single { sql, args } = single;
+        let Single { sql, args, .. } = single;
         self.statements(work, vec![Statement { sql: sql.into(), args, rows: 1, is_guarded }])
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aquifer_client::push::{Bookkeeping, Kept, Outcome, prepare, resolve, send};
+use aquifer_client::push::{Bookkeeping, Kept, Outcome, Reals, prepare, resolve, send};
 use aquifer_client::remote::{Remote, RemoteError};
 use aquifer_sqlite::btree::Value;
 use aquifer_testkit::proxy::{Proxy, ProxyFault};
@@ -24,7 +24,7 @@ async fn server(stage: &stage::Stage, begin: &str, setup: Setup) -> (Server, Rem
 
 fn kept(databases: &Databases) -> Kept {
     let local = diff(&databases.path("base"), &databases.path("current"));
-    prepare(&local, &|_| true, None, databases.path("base").parent().unwrap()).unwrap()
+    prepare(&local, &|_| true, None, Reals::Exact, databases.path("base").parent().unwrap()).unwrap()
 }
 
 fn number(change_id: i64) -> Bookkeeping {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aquifer_client::push::{PushError, Step, Summary, Transform, statements};
+use aquifer_client::push::{PushError, Reals, Step, Summary, Transform, statements};
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Batch, Connection, params_from_iter};
 
@@ -106,6 +106,7 @@ impl Stage {
             &diff(&self.path("base"), &self.path("current")),
             takes_part,
             transform,
+            Reals::Exact,
             &mut |step| {
                 steps.push(step);
                 Ok(())

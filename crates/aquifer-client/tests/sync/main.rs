@@ -14,5 +14,6 @@ mod replica;
 #[path = "../remote/stage.rs"]
 #[allow(dead_code, reason = "shared with the tests of the remote")]
 mod server;
+mod turso;
 mod tursodb;
 mod world;

@@ -55,9 +55,15 @@ impl Tursodb {
     }
 }
 
-impl Drop for Tursodb {
-    fn drop(&mut self) {
+impl Tursodb {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Tursodb {
+    fn drop(&mut self) {
+        self.kill();
     }
 }

@@ -73,6 +73,15 @@ impl World {
         World { stage, server, protocol, proxy }
     }
 
+    /// Kills Turso's server, and starts it with this file.
+    pub(crate) fn restart(&mut self, file: &str) {
+        let Host::Tursodb(server) = &mut self.server else { panic!("it is another server") };
+        // Two of one file would wait for each other.
+        server.kill();
+        *server = Tursodb::start(&Tursodb::program().unwrap(), &self.stage.dir.path().join(file));
+        self.proxy.set_server(server.address);
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.stage.dir.path().join(name)
     }

@@ -114,6 +114,11 @@ impl SqlStream {
         self.send(batch, false).await
     }
 
+    /// Whether the next batch goes to the connection that the last one has used.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(..))
+    }
+
     /// Closes the stream; what is not committed is rolled back.
     ///
     /// Cancel-safe in so far as the server does the same by itself after a while.
