@@ -50,13 +50,15 @@ pub enum Format {
     /// Litestream 0.3: generations of snapshots and WAL files.
     #[serde(rename = "litestream-0.3")]
     Litestream03,
+    /// zlayer-storage: snapshots and WAL files.
+    Zlayer,
 }
 
 impl Format {
     /// What its positions are, for people.
     pub const fn position(self) -> &'static str {
         match self {
-            Format::Bottomless => "frame",
+            Format::Bottomless | Format::Zlayer => "frame",
             Format::Litestream => "txid",
             Format::Litestream03 => "WAL",
         }
@@ -68,6 +70,7 @@ impl Format {
             Format::Bottomless => "bottomless",
             Format::Litestream => "Litestream",
             Format::Litestream03 => "Litestream 0.3",
+            Format::Zlayer => "zlayer-storage",
         }
     }
 }
@@ -155,6 +158,7 @@ impl Backup {
             Format::Bottomless => formats::bottomless::survey(self).await,
             Format::Litestream => formats::litestream::survey(self).await,
             Format::Litestream03 => formats::litestream_03::survey(self).await,
+            Format::Zlayer => formats::zlayer::survey(self).await,
         }
     }
 
@@ -164,6 +168,7 @@ impl Backup {
             Format::Bottomless => formats::bottomless::plan(self, target).await,
             Format::Litestream => formats::litestream::plan(self, target).await,
             Format::Litestream03 => formats::litestream_03::plan(self, target).await,
+            Format::Zlayer => formats::zlayer::plan(self, target).await,
         }
     }
 
@@ -179,8 +184,8 @@ pub async fn find(store: &Store, origin: Origin) -> Result<Vec<Backup>> {
     if matches!(origin, Origin::Auto | Origin::Bottomless) {
         found.extend(formats::bottomless::find(store).await?);
     }
-    if origin == Origin::Litestream || origin == Origin::Auto && found.is_empty() {
-        found.extend(formats::litestream::find(store).await?);
+    if origin != Origin::Bottomless && found.is_empty() {
+        found.extend(formats::tree::find(store, origin).await?);
     }
     Ok(found)
 }

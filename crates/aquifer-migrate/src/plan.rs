@@ -23,6 +23,8 @@ pub enum Target {
 pub(crate) struct Plan {
     /// The page size, where objects tell it before the first page.
     pub(crate) page_size: Option<PageSize>,
+    /// Whether the objects do not prove that they belong together: SQLite must find the database whole then.
+    pub(crate) check: bool,
     pub(crate) pieces: Vec<Piece>,
 }
 

@@ -89,8 +89,8 @@ impl Restorer {
         self
     }
 
-    /// Whether to run SQLite's `integrity_check` before the file is put in place. It is run in any case where pages are
-    /// missing that may never have been written.
+    /// Whether to run SQLite's `integrity_check` before the file is put in place. It is run in any case where a
+    /// format's objects do not prove that they belong together.
     pub fn integrity_check(mut self, check: bool) -> Restorer {
         self.integrity_check = check;
         self
@@ -107,8 +107,9 @@ impl Restorer {
         let checked = blocking(move || Ok(Destination::check(&path, existing)?)).await?;
         let Some(destination) = checked else { return Ok(None) };
         let (backup, plan, skipped) = self.plan().await?;
-        let plan = plan.unwrap_or(Plan { page_size: None, pieces: Vec::new() });
-        let (check, store, prefix) = (self.integrity_check, self.store.clone(), backup.prefix().to_owned());
+        let plan = plan.unwrap_or(Plan { page_size: None, check: false, pieces: Vec::new() });
+        let (check, store, prefix) =
+            (self.integrity_check || plan.check, self.store.clone(), backup.prefix().to_owned());
         let made = blocking(move || {
             let temporary = destination.create_temporary()?;
             let made = make(&store, &plan, &temporary)?;

@@ -4,71 +4,36 @@
 //! files that begin with transaction 1. Source: litestream's `replica_client.go` and `replica.go`.
 
 use aquifer_format::Timestamp;
-use aquifer_log::store::{ObjectInfo, Prefix, Store};
+use aquifer_log::store::{ObjectInfo, Store};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::tree::Directory;
 use super::{damaged, fixed, litestream_03};
 use crate::backup::{Backup, Format, Snapshot, Survey};
 use crate::error::{MigrateError, Result};
 use crate::plan::{Content, LtxRange, Piece, Plan, Target};
 use crate::replay::{LTX_HEADER_LEN, LtxHeader};
 
-/// Directories looked into, and headers read, at a time.
+/// Headers read at a time.
 const AT_ONCE: usize = 16;
 
-/// How deep below the store's root replicas are looked for: they have a path of the user's choice.
-const DEEPEST: usize = 4;
-
-/// Of Litestream, of both versions, by path.
-pub(crate) async fn find(store: &Store) -> Result<Vec<Backup>> {
+/// The replicas of both versions that are in this directory.
+pub(super) async fn find(store: &Store, directory: &Directory) -> Result<Vec<Backup>> {
+    let Directory { path, prefix, dirs } = directory;
     let mut found = Vec::new();
-    let mut level = vec![(String::new(), Prefix::ROOT)];
-    for _ in 0..DEEPEST {
-        let looked = stream::iter(std::mem::take(&mut level));
-        let looked = looked.map(|(path, prefix)| async move { look(store, path, prefix).await });
-        let looked: Vec<Looked> = looked.buffered(AT_ONCE).try_collect().await?;
-        for at in looked {
-            found.extend(at.found);
-            level.extend(at.below);
-        }
-    }
-    found.sort_by(|a, b| a.database().cmp(b.database()));
-    Ok(found)
-}
-
-/// What is in a directory: replicas, or else directories to look into.
-#[derive(Default)]
-struct Looked {
-    found: Vec<Backup>,
-    below: Vec<(String, Prefix)>,
-}
-
-async fn look(store: &Store, path: String, prefix: Prefix) -> Result<Looked> {
-    let dirs: Vec<String> = store.list_dirs(&prefix).try_collect().await?;
-    let has = |name: &str| dirs.iter().any(|dir| dir == name);
-    let mut looked = Looked::default();
-    if has("ltx") {
-        looked.found.push(Backup::new(store, Format::Litestream, &path, prefix.dir("ltx")));
+    if directory.has("ltx") {
+        found.push(Backup::new(store, Format::Litestream, path, prefix.dir("ltx")));
     } else if dirs.iter().any(|dir| level(dir).is_some()) {
-        let backup = Backup::new(store, Format::Litestream, &path, prefix.clone());
+        let backup = Backup::new(store, Format::Litestream, path, prefix.clone());
         // Anybody may have directories with such names.
         if !list(&backup).await?.is_empty() {
-            looked.found.push(backup);
+            found.push(backup);
         }
     }
-    if has("generations") {
-        looked.found.extend(litestream_03::find(store, &path, &prefix.dir("generations")).await?);
+    if directory.has("generations") {
+        found.extend(litestream_03::find(store, path, &prefix.dir("generations")).await?);
     }
-    if looked.found.is_empty() {
-        let below = dirs.iter().filter(|dir| !dir.starts_with('.'));
-        looked.below = below
-            .map(|dir| {
-                let path = if path.is_empty() { dir.clone() } else { format!("{path}/{dir}") };
-                (path, prefix.dir(dir))
-            })
-            .collect();
-    }
-    Ok(looked)
+    Ok(found)
 }
 
 /// Four digits in buckets, one in directories.
@@ -181,7 +146,7 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
     if is_exact && txid < most {
         tracing::warn!(txid, "is the last transaction before the one that was asked for, where a file ends");
     }
-    Ok(Some(Plan { page_size: None, pieces }))
+    Ok(Some(Plan { page_size: None, check: false, pieces }))
 }
 
 /// The files whose last transaction was made by then, as their headers say.

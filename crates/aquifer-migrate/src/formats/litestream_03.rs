@@ -141,5 +141,5 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
             position: u64::from(*index),
         });
     }
-    Ok(Some(Plan { page_size: None, pieces }))
+    Ok(Some(Plan { page_size: None, check: false, pieces }))
 }

@@ -3,6 +3,8 @@
 pub(crate) mod bottomless;
 pub(crate) mod litestream;
 pub(crate) mod litestream_03;
+pub(crate) mod tree;
+pub(crate) mod zlayer;
 
 use aquifer_log::store::Key;
 

@@ -42,7 +42,12 @@ pub(super) fn replay(
     let mut frame = vec![0; FRAME_HEADER_LEN + size.bytes()];
     for number in run.first..=run.last {
         content.read_exact(&mut frame).map_err(SinkError::Read)?;
-        let (pgno, commit) = chain.next(number, &frame)?;
+        let (pgno, commit) = chain.next(number, &frame).map_err(|problem| match problem {
+            SinkError::Content(reason) if number == run.first && run.start.is_some() => {
+                SinkError::Content(format!("{reason}, which '.meta' tells"))
+            }
+            problem => problem,
+        })?;
         if number > run.until {
             continue;
         }
@@ -67,6 +72,12 @@ impl Chain {
     /// Of the frames of a WAL file.
     pub(super) fn of(header: &WalHeader) -> Chain {
         Chain { checksum: header.checksum, salts: Some(header.salts), big_endian: Some(header.big_endian) }
+    }
+
+    /// Whether a frame that was not proven says that it is one of these and commits.
+    pub(super) fn has_commit(&self, frame: &[u8]) -> bool {
+        let header = frame.first_chunk().map(FrameHeader::parse);
+        header.is_some_and(|header| header.commit > 0 && Some(header.salts) == self.salts)
     }
 
     /// Proves a frame. Its page, and the size of the database if it commits.

@@ -9,6 +9,7 @@ use std::io;
 
 use aquifer_log::store::{Key, Store};
 
+use crate::codec::Codec;
 use crate::error::{MigrateError, Result};
 use crate::feed::Feed;
 use crate::image::{Sink, SinkError};
@@ -75,6 +76,10 @@ struct Replay<'a, S> {
 
 impl<S: Sink> Replay<'_, S> {
     fn piece(&mut self, piece: &Piece) -> Result<(), SinkError> {
+        // Some decoders take this for nothing that was compressed.
+        if piece.object.len == 0 && !matches!(piece.content, Content::Database(Codec::Raw)) {
+            return Err(SinkError::Content("it has no content".to_owned()));
+        }
         let object = self.feed.object(&piece.object).map_err(SinkError::Read)?;
         match &piece.content {
             Content::Database(codec) => {
@@ -84,8 +89,7 @@ impl<S: Sink> Replay<'_, S> {
                 self.replayed.position = piece.position;
             }
             Content::Page(page) => {
-                let codec = crate::codec::Codec::Gzip;
-                let mut content = codec.reader(object).map_err(SinkError::Read)?;
+                let mut content = Codec::Gzip.reader(object).map_err(SinkError::Read)?;
                 page::replay(self.sink, &mut content, *page)?;
                 self.replayed.position = self.replayed.position.max(piece.position);
             }

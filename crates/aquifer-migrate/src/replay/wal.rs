@@ -47,8 +47,7 @@ pub(super) fn replay(
     while read_whole(content, &mut frame, piece.all)? {
         let (pgno, commit) = match state.chain.next(state.frames + 1, &frame) {
             Ok(proven) => proven,
-            // What follows is of the WAL before this one.
-            Err(_) if !piece.all => break,
+            Err(_) if !piece.all => return tail(state, content, &mut frame).map(|()| committed),
             Err(damage) => return Err(damage),
         };
         state.frames += 1;
@@ -59,10 +58,21 @@ pub(super) fn replay(
             committed = true;
         }
     }
-    if !piece.all {
-        io::copy(content, &mut io::sink()).map_err(SinkError::Read)?;
-    }
     Ok(committed)
+}
+
+/// What follows the last frame: of the WAL before this one, or a transaction that was being written. A commit of this WAL
+/// behind a frame that does not fit is damage.
+fn tail(state: &WalState, content: &mut impl Read, frame: &mut [u8]) -> Result<(), SinkError> {
+    while read_whole(content, frame, false)? {
+        if state.chain.has_commit(frame) {
+            return Err(SinkError::Content(format!(
+                "frame {} does not continue the checksum of the frames before it, and commits follow",
+                state.frames + 1
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn begin(sink: &mut impl Sink, content: &mut impl Read) -> Result<Option<WalState>, SinkError> {

@@ -83,7 +83,7 @@ pub(super) async fn plan(mut line: Vec<(Backup, Generation)>, target: Target) ->
             });
         }
     }
-    Ok(Plan { page_size, pieces })
+    Ok(Plan { page_size, check: false, pieces })
 }
 
 /// The batches up to the target, proven to be without a gap.

@@ -88,7 +88,10 @@ pub(super) async fn plan(backup: &Backup, mut generation: Generation, target: Ta
         Content::Page(page) => Some(page.pgno),
         _ => None,
     });
-    Ok(Plan { page_size: None, pieces: snapshot_piece(&mut generation).into_iter().chain(pages).collect() })
+    let snapshot = snapshot_piece(&mut generation);
+    // Without one the database began empty, or its snapshot is lost: nothing else tells.
+    let check = snapshot.is_none();
+    Ok(Plan { page_size: None, check, pieces: snapshot.into_iter().chain(pages).collect() })
 }
 
 fn refuse_gaps(backup: &Backup, frames: &[PageFrame], consistent: u64) -> Result<()> {

@@ -1,0 +1,113 @@
+//! Buckets that original programs wrote.
+
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use aquifer_log::Store;
+use aquifer_migrate::{MigrateError, Origin, Restored, Restorer};
+use serde_json::Value;
+
+/// A copy of a bucket that an original wrote, its objects as old as they were there.
+pub(crate) struct Bucket {
+    dir: tempfile::TempDir,
+    /// What the original says is in it.
+    pub(crate) expected: Value,
+}
+
+impl Bucket {
+    pub(crate) fn new(name: &str) -> Bucket {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = dir.path().join("bucket");
+        if let Ok(objects) = fs::read_to_string(from.join("bucket.tsv")) {
+            for line in objects.lines() {
+                let (key, base64) = line.split_once('\t').unwrap();
+                let path = bucket.join(key);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, decode(base64)).unwrap();
+            }
+        } else {
+            copy(&from.join("bucket"), &bucket);
+        }
+        for line in fs::read_to_string(from.join("mtimes.tsv")).unwrap_or_default().lines() {
+            let mut fields = line.split('\t');
+            let (key, nanos) = (fields.next().unwrap(), fields.next().unwrap());
+            let modified = UNIX_EPOCH + Duration::from_nanos(nanos.parse().unwrap());
+            let file = File::options().write(true).open(bucket.join(key)).unwrap();
+            file.set_times(FileTimes::new().set_modified(modified)).unwrap();
+        }
+        let expected = serde_json::from_slice(&fs::read(from.join("expected.json")).unwrap()).unwrap();
+        Bucket { dir, expected }
+    }
+
+    /// Where its objects are.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("bucket")
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        Store::open(&self.path().to_str().unwrap().parse().unwrap()).unwrap()
+    }
+
+    fn output(&self) -> PathBuf {
+        self.dir.path().join("restored.db")
+    }
+
+    pub(crate) fn restorer(&self) -> Restorer {
+        Restorer::new(self.store(), Origin::Auto, self.output()).integrity_check(true)
+    }
+
+    /// Restores, and takes the file away.
+    pub(crate) async fn restore(&self, restorer: Restorer) -> Result<(Restored, Vec<u8>), MigrateError> {
+        let restored = restorer.restore().await;
+        let left: Vec<_> =
+            fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        match restored {
+            Ok(restored) => {
+                assert_eq!(left.len(), 2, "{left:?}");
+                let file = fs::read(self.output()).unwrap();
+                fs::remove_file(self.output()).unwrap();
+                Ok((restored.unwrap(), file))
+            }
+            Err(error) => {
+                assert_eq!(left, ["bucket"], "after {error}");
+                Err(error)
+            }
+        }
+    }
+
+    /// Restores, and compares with what the original restored.
+    pub(crate) async fn compare(&self, restorer: Restorer, expected: &Value, what: &str) {
+        let (restored, file) = self.restore(restorer).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(file.len() as u64, expected["bytes"].as_u64().unwrap(), "{what}: {restored:?}");
+        assert_eq!(sha256(&file), expected["file_sha256"].as_str().unwrap(), "{what}: {restored:?}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn decode(base64: &str) -> Vec<u8> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(base64).unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}

@@ -1,0 +1,6 @@
+//! Backups that other programs made.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod bucket;
+mod damage;
+mod originals;
