@@ -196,18 +196,6 @@ pub enum Error {
         remote: u32,
     },
 
-    /// A pull was interrupted at its very end, and the database was rewritten since.
-    #[error(
-        "a pull into {path} was interrupted while it was applied, and every page that it changes was written by others \
-         since: it cannot be told whether it was applied. Remove {path}-aquifer and attach the database with --merge: \
-         no row is lost by that",
-        path = path.display()
-    )]
-    Undecided {
-        /// The database.
-        path: PathBuf,
-    },
-
     /// A page that the server had at an older revision is needed and cannot be had.
     #[error(
         "page {pgno} of the server's revision {revision} is neither here nor given by the server, so that local changes \

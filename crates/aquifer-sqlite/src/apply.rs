@@ -12,7 +12,7 @@ use std::time::Duration;
 use aquifer_format::{PageSize, Pgno};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, ffi, params};
 
-use crate::{Error, Result};
+use crate::{Error, Result, use_wal};
 
 /// Bytes of page 1 that count the changes of the schema.
 const SCHEMA_VERSION: Range<usize> = 40..44;
@@ -53,10 +53,8 @@ impl PageTransaction {
         // Whoever commits says that it is durable.
         connection.pragma_update(None, "synchronous", "full").map_err(error)?;
         no_auto_vacuum(&connection);
-        let mode: String =
-            connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(error)?;
-        if mode != "wal" {
-            return Err(Error::NotWal(path.to_owned()));
+        if !use_wal(&connection).map_err(error)? {
+            return Err(Error::NoWal(path.to_owned()));
         }
         connection.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
         let number = |pragma: &str| {

@@ -1,8 +1,11 @@
 //! What can go wrong with a database that others own.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use aquifer_format::Pgno;
+
+use rusqlite::ErrorCode;
 
 use crate::wal::WalError;
 
@@ -27,6 +30,13 @@ pub enum Error {
          (PRAGMA journal_mode=WAL; it stays so, for all its users)"
     )]
     NotWal(PathBuf),
+
+    /// The database uses a rollback journal, and SQLite does not switch it; it does not tell why.
+    #[error(
+        "{0} uses a rollback journal, and cannot be switched to a WAL: its disk may be full, or it may not be written \
+         here; see to that, and try again"
+    )]
+    NoWal(PathBuf),
 
     /// Another connection holds what was needed; trying again later may succeed.
     #[error("{path} is busy: {source}")]
@@ -85,7 +95,7 @@ pub enum Error {
     Build(&'static str),
 
     /// Anything else that SQLite said.
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", said(source))]
     Sqlite {
         /// The database.
         path: PathBuf,
@@ -103,6 +113,19 @@ impl Error {
     /// Whether the disk has no room for what a checkpoint writes.
     pub fn is_full(&self) -> bool {
         matches!(self, Error::Sqlite { source, .. }
-            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+            if source.sqlite_error_code() == Some(ErrorCode::DiskFull))
     }
+}
+
+/// What SQLite said, and what to do where that is room on the disk, or may be: of a file that cannot be made or written it
+/// does not tell why.
+pub fn said(source: &rusqlite::Error) -> impl fmt::Display {
+    let advice = match source.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => ": make room on its disk, and try again",
+        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => {
+            " (its disk may be full or fail, or it may not be written here: see to that, and try again)"
+        }
+        _ => "",
+    };
+    fmt::from_fn(move |f| write!(f, "{source}{advice}"))
 }

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::position::WalPosition;
 use crate::snapshot::Snapshot;
-use crate::{Error, Result, lent_lock};
+use crate::{Error, Result, lent_lock, use_wal};
 
 const MAIN: &CStr = c"main";
 
@@ -84,11 +84,8 @@ impl Handle {
     /// Switches an existing database to WAL mode, if it is not in it. It stays so for all its users.
     pub fn switch_to_wal(path: &Path) -> Result<()> {
         let handle = Self::open_any_mode(path)?;
-        let mode: String = handle
-            .connection
-            .query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))
-            .map_err(|e| handle.error(e))?;
-        if mode == "wal" { Ok(()) } else { Err(Error::NotWal(path.to_owned())) }
+        let is_wal = use_wal(&handle.connection).map_err(|e| handle.error(e))?;
+        if is_wal { Ok(()) } else { Err(Error::NoWal(path.to_owned())) }
     }
 
     fn open_any_mode(path: &Path) -> Result<Handle> {

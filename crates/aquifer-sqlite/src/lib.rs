@@ -31,10 +31,11 @@ mod snapshot;
 mod takeover;
 mod view;
 pub mod wal;
+mod wal_mode;
 
 pub use apply::PageTransaction;
 pub use build::check_build;
-pub use error::Error;
+pub use error::{Error, said};
 pub use file_lock::FileLock;
 pub use handle::{Backfill, Handle};
 pub use integrity::integrity_check;
@@ -44,6 +45,7 @@ pub use position::WalPosition;
 pub use rowid::forget_last_insert_rowid;
 pub use takeover::{Takeover, take_over};
 pub use view::View;
+pub use wal_mode::use_wal;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

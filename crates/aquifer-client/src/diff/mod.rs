@@ -88,7 +88,7 @@ pub enum Error {
     Encodings,
 
     /// Rows could not be kept in a temporary file (SQLite's `temp_store_directory`, `SQLITE_TMPDIR` or `/tmp`).
-    #[error("rows that must be matched by their bytes do not go into a temporary file: {0}")]
+    #[error("rows that must be matched by their bytes do not go into a temporary file: {}", aquifer_sqlite::said(.0))]
     Temporary(rusqlite::Error),
 
     /// Rows of a virtual table are known to the program alone that made it.

@@ -69,6 +69,7 @@ enum Point {
     Written,
     Committed,
     Promoted,
+    GivenUp,
 }
 
 /// What an application wants of a sync.

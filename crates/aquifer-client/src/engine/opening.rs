@@ -26,11 +26,13 @@ pub(crate) enum Opened {
 impl Engine {
     /// Opens a database for sync. One that has no sidecar gets one: nothing of it is on the server yet.
     pub(crate) fn open(path: &Path, settings: Settings) -> Result<Opened> {
-        let is_there = path.exists();
         if with_suffix(path, "-info").exists() {
             return Err(Error::LibsqlCopy { path: path.to_owned() });
         }
-        match Sidecar::open(path)? {
+        let sidecar = Sidecar::open(path)?;
+        // Not before: who had the sidecar until now may have put the database into place.
+        let is_there = path.exists();
+        match sidecar {
             None if is_there => {
                 let sidecar = Sidecar::create(path, State::new(Base::empty()))?;
                 Engine::over(path, sidecar, settings).map(|engine| Opened::Ready(Box::new(engine)))
@@ -150,8 +152,8 @@ impl State {
 pub(crate) fn make_empty(path: &Path) -> Result<()> {
     let failed = |source| aquifer_sqlite::Error::Sqlite { path: path.to_owned(), source };
     let db = Connection::open(path).map_err(failed)?;
-    let mode: String = db.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(failed)?;
-    if mode == "wal" { Ok(()) } else { Err(aquifer_sqlite::Error::NotWal(path.to_owned()).into()) }
+    let is_wal = aquifer_sqlite::use_wal(&db).map_err(failed)?;
+    if is_wal { Ok(()) } else { Err(aquifer_sqlite::Error::NoWal(path.to_owned()).into()) }
 }
 
 fn missing(path: &Path, sidecar: &Sidecar) -> Error {

@@ -5,9 +5,10 @@
 //! somebody has committed since the image was begun, it is made again, in the end with writers kept out.
 //!
 //! # Which base is it?
-//! Before that transaction the sidecar has the new base and, of each page that is to be written, the hash before and
-//! after ([`Staged`]); after it the new base becomes the base. Who finds a staged base looks at these pages: the
-//! transaction wrote all of them or none, and what others have written since is neither the one nor the other.
+//! Before that transaction the sidecar has the new base ([`Staged`]) and the version that the schema had and will have;
+//! after it the new base becomes the base. Who finds a staged base asks the database for the version of its schema. The
+//! transaction raises it by more than others do in the meantime ([`STEP`]), whose every change of the schema raises it by
+//! one, VACUUM too: whatever they have written since, and wherever it is, it says whether the transaction was committed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,8 @@ const BRIEF: Duration = Duration::from_millis(200);
 const OPTIMISTIC: u32 = 3;
 /// Conflicts that are recorded at once.
 const CONFLICTS: usize = 256;
+/// By how much a pull raises the version of the schema. It comes to where it was before after a million pulls.
+const STEP: u32 = 4096;
 /// Bytes of page 1 that count the changes of the schema.
 pub(super) const SCHEMA_VERSION: std::ops::Range<usize> = 40..44;
 
@@ -64,10 +67,9 @@ struct Rebased {
 /// What is to be written into the database.
 struct Plan {
     pages: RoaringBitmap,
-    /// These pages, before and after.
     staged: Staged,
-    /// Version of the schema that page 1 must say.
-    schema_version: Option<[u8; 4]>,
+    /// The version of the schema that page 1 says; `None`: there is nothing to write.
+    schema_version: Option<u32>,
 }
 
 impl Engine {
@@ -104,7 +106,7 @@ impl Engine {
                 self.rebase(&current, incoming)?
             };
             let mut plan = self.plan(&current, incoming, &mut rebased)?;
-            self.stage(&current, incoming, &mut rebased, &mut plan.staged)?;
+            self.stage(&current, incoming, &mut rebased, &mut plan)?;
             self.reach(Point::Staged);
             let transaction = match self.write(lock, &mut rebased, &plan) {
                 Ok(Some(transaction)) => transaction,
@@ -262,7 +264,6 @@ impl Engine {
         let size = self.page_size().bytes();
         let (mut old, mut new) = (vec![0; size], vec![0; size]);
         let mut pages = RoaringBitmap::new();
-        let mut staged = Staged::new(incoming.replaces);
         for pgno in candidates.iter().filter_map(Pgno::new) {
             self.read(image, pgno, &mut new)?;
             let is_there = pgno.get() <= before;
@@ -270,39 +271,16 @@ impl Engine {
                 self.read(&mut current, pgno, &mut old)?;
             }
             if !is_there || crate::sidecar::content(pgno, &old) != crate::sidecar::content(pgno, &new) {
-                let old = if is_there { hash_of(pgno, &old) } else { PageHash::from_u64(0) };
-                staged.write(pgno, old, hash_of(pgno, &new));
                 pages.insert(pgno.get());
             }
         }
+        let staged = Staged::new(incoming.replaces);
         if pages.is_empty() && before == after || after == 0 {
             return Ok(Plan { pages, staged, schema_version: None });
         }
-        let schema_version = self.schema_version(&current, image)?;
-        // Connections that know the schema as it was must notice.
-        if pages.insert(1) {
-            self.read(image, Pgno::ONE, &mut new)?;
-            self.read(&mut current, Pgno::ONE, &mut old)?;
-            staged.write(Pgno::ONE, hash_of(Pgno::ONE, &old), hash_of(Pgno::ONE, &new));
-        }
-        Ok(Plan { pages, staged, schema_version: Some(schema_version) })
-    }
-
-    /// The version that the schema must have in the new image: the one that it has, where it is the same, else a higher
-    /// one than it ever had here. A connection that meets a version that it knows believes its own schema.
-    fn schema_version(&self, current: &Current, image: &mut SharedPages) -> Result<[u8; 4]> {
-        let mut page = vec![0; self.page_size().bytes()];
-        let mut version = |pages: &mut dyn ReadPages| -> Result<u32> {
-            self.read(pages, Pgno::ONE, &mut page)?;
-            Ok(schema_version_of(&page))
-        };
-        let before = version(&mut current.clone())?;
-        let after = version(image)?;
-        let schema = |pages: Box<dyn ReadPages>| open_pages(pages).and_then(|(db, _)| schema_of(&db));
-        let same = schema(Box::new(current.clone())).map_err(|e| self.sqlite(e))?
-            == schema(Box::new(image.clone())).map_err(|e| self.sqlite(e))?;
-        let version = if same { before } else { before.max(after).wrapping_add(1) };
-        Ok(version.to_be_bytes())
+        pages.insert(1);
+        self.read(&mut current, Pgno::ONE, &mut old)?;
+        Ok(Plan { pages, staged, schema_version: Some(schema_version_of(&old)) })
     }
 
     /// Records what the database is going to be.
@@ -311,7 +289,7 @@ impl Engine {
         current: &Current,
         incoming: &Arc<Incoming>,
         rebased: &mut Rebased,
-        staged: &mut Staged,
+        plan: &mut Plan,
     ) -> Result<()> {
         let mut new_base = self.new_base(current, incoming)?;
         let base = Base {
@@ -333,7 +311,7 @@ impl Engine {
         let mut pgnos: Vec<Pgno> = incoming.pgnos().filter(|pgno| pgno.get() <= base.pages).collect();
         pgnos.sort_unstable();
         for pgno in pgnos {
-            staged.page(pgno, incoming.hash(pgno).unwrap_or(PageHash::from_u64(0)));
+            plan.staged.page(pgno, incoming.hash(pgno).unwrap_or(PageHash::from_u64(0)));
         }
         let path = self.path.clone();
         let mut unreadable = None;
@@ -354,8 +332,9 @@ impl Engine {
                     changed.insert(pgno.get());
                 }
             }
-            staged.put(db, &changed)?;
-            state.pull = Some(Pull { base, page_size, schema_version });
+            plan.staged.put(db, &changed)?;
+            let version_before = plan.schema_version;
+            state.pull = Some(Pull { base, page_size, schema_version, version_before });
             Ok(())
         });
         match (done, unreadable) {
@@ -448,7 +427,8 @@ impl Engine {
             if pgno == Pgno::ONE {
                 page[18..20].fill(2);
                 if let Some(version) = plan.schema_version {
-                    page[SCHEMA_VERSION].copy_from_slice(&version);
+                    // It is also one that no connection knows: each has to read the schema anew.
+                    page[SCHEMA_VERSION].copy_from_slice(&version.wrapping_add(STEP).to_be_bytes());
                 }
             }
             transaction.write(pgno, &page)?;
@@ -458,30 +438,17 @@ impl Engine {
 
     /// Decides what became of a pull that was being applied when the program ended.
     pub(super) fn settle(&mut self) -> Result<()> {
-        if self.state().pull.is_none() {
-            return Ok(());
-        }
+        let Some(pull) = &self.state().pull else { return Ok(()) };
+        // Without a version there was nothing to do to the database.
+        let Some(before) = pull.version_before else { return self.promote() };
         let (pinned, _) = patiently(|| PinnedDatabase::open(&self.path, None))?;
-        let staged = Staged::get(self.sidecar.db()).map_err(|e| self.sidecar.error(e))?;
         let mut page = vec![0; pinned.page_size().bytes()];
-        let pages = pinned.pages()?;
-        let (mut applied, mut not, mut writes) = (0_u64, 0_u64, 0_u64);
-        for (pgno, before, after) in staged.writes() {
-            writes += 1;
-            if pgno.get() > pages {
-                continue;
-            }
-            let hash = hash_of(pgno, pinned.read_old(pgno, &mut page)?);
-            applied += u64::from(hash == after && hash != before);
-            not += u64::from(hash == before && hash != after);
-        }
-        // Without writes there was nothing to do to the database.
-        if writes == 0 || applied > not {
-            self.promote()
-        } else if not > applied {
+        let now = schema_version_of(pinned.read_old(Pgno::ONE, &mut page)?);
+        // Less than before: it is a copy that was made earlier.
+        if now.wrapping_sub(before).cast_signed() < STEP.cast_signed() {
             self.unstage()
         } else {
-            Err(Error::Undecided { path: self.path.clone() })
+            self.promote()
         }
     }
 

@@ -255,3 +255,113 @@ fn a_file_that_is_replaced_while_it_is_open_is_not_taken_for_the_same() {
     let error = engine.track().unwrap_err();
     assert!(matches!(error, Error::Replaced { .. }), "{error}");
 }
+
+#[test]
+fn who_checkpoints_and_waits_for_the_place_of_the_pin_gets_it_and_nothing_is_missed() {
+    // The WAL is begun anew while the pin is given up, or goes on.
+    for (mode, goes_on) in [("TRUNCATE", false), ("FULL", true)] {
+        let mut stage = Stage::new(TABLE);
+        let mut engine = stage.engine();
+        stage.pull(&mut engine);
+        // Readers have all places there are, so that the pin has to share one that is behind it.
+        let readers: Vec<_> = (1..=4)
+            .map(|k| {
+                stage.local().execute_batch(&format!("INSERT INTO t VALUES ({k}, 'mine')")).unwrap();
+                let reader = stage.local();
+                reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+                reader
+            })
+            .collect();
+        stage.local().execute_batch("INSERT INTO t VALUES (5, 'mine')").unwrap();
+        engine.track().unwrap();
+        drop(readers);
+        let reader = goes_on.then(|| stage.local());
+        if let Some(reader) = &reader {
+            reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+        }
+        let checkpointer = stage.local();
+        checkpointer.busy_timeout(std::time::Duration::from_mins(5)).unwrap();
+        let checkpointing = std::thread::spawn(move || {
+            let sql = format!("PRAGMA wal_checkpoint({mode})");
+            // It is refused at once where the engine is just looking whether somebody is at it.
+            while checkpointer.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap() != 0 {}
+        });
+        let given_up = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        engine.at = Some(Box::new({
+            let (given_up, local) = (Arc::clone(&given_up), stage.local());
+            move |at| {
+                if at != Point::GivenUp {
+                    return;
+                }
+                given_up.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                local.busy_timeout(std::time::Duration::from_mins(5)).unwrap();
+                local.execute_batch("UPDATE t SET v = 'later' WHERE k = 1").unwrap();
+            }
+        }));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+        while !checkpointing.is_finished() {
+            assert!(std::time::Instant::now() < deadline, "it still waits");
+            engine.ease().unwrap();
+            std::thread::yield_now();
+        }
+        checkpointing.join().unwrap();
+        assert!(given_up.load(std::sync::atomic::Ordering::Relaxed) > 0, "there was another way");
+        engine.track().unwrap();
+        assert!(engine.missing().unwrap().is_empty());
+        assert_eq!(engine.unpushed().unwrap(), Some(5));
+        stage.server.execute_batch("INSERT INTO t VALUES (6, 'server')").unwrap();
+        stage.pull(&mut engine);
+        let sql = "SELECT group_concat(k || v, ' ' ORDER BY k) FROM t";
+        let all: String = stage.local().query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(all, "1later 2mine 3mine 4mine 5mine 6server");
+    }
+}
+
+/// What others do between the end of a program and the next one that syncs must not hide whether a pull was applied.
+#[test]
+fn it_is_known_whether_a_pull_was_applied_whatever_was_written_since() {
+    let mut rng = aquifer_testkit::workload::Rng::new(7);
+    for round in 0..60 {
+        let mut stage = Stage::new(TABLE);
+        stage.server.execute_batch(&rows(40)).unwrap();
+        let mut engine = stage.engine();
+        stage.pull(&mut engine);
+        let point = if rng.one_in(2) { Point::Staged } else { Point::Committed };
+        let work = |rng: &mut aquifer_testkit::workload::Rng, who: &str| {
+            let statements = (0..rng.range(1, 6)).map(|_| {
+                let key = rng.below(60);
+                match rng.below(7) {
+                    0 => "VACUUM".to_owned(),
+                    1 => format!("DELETE FROM t WHERE k > {key}"),
+                    2 => format!("UPDATE t SET v = '{who}' WHERE k >= {key}"),
+                    3 => format!("CREATE TABLE IF NOT EXISTS {who}{key}(x)"),
+                    4 => "PRAGMA wal_checkpoint(TRUNCATE)".to_owned(),
+                    5 => format!("DROP TABLE IF EXISTS {who}{}", key / 2),
+                    _ => format!("INSERT OR REPLACE INTO t VALUES ({key}, '{who}')"),
+                }
+            });
+            statements.collect::<Vec<_>>().join(";")
+        };
+        stage.server.execute_batch(&work(&mut rng, "server")).unwrap();
+        stage.server.execute_batch("CREATE TABLE mark(x)").unwrap();
+        // Who checkpoints would wait for the pin.
+        let local = stage.local();
+        local.busy_timeout(std::time::Duration::ZERO).unwrap();
+        local.execute_batch(&work(&mut rng, "mine")).unwrap();
+        drop(local);
+        engine.track().unwrap();
+        let incoming = stage.incoming(&engine);
+        engine.at = Some(Box::new(move |at| assert!(at != point, "killed at {at:?}")));
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.apply(&incoming)));
+        assert!(killed.is_err(), "{point:?}");
+        drop(engine);
+        let is_applied = point == Point::Committed;
+        let afterwards = work(&mut rng, "later");
+        stage.local().execute_batch(&afterwards).unwrap();
+        let told = stage.try_open().map(|engine| engine.state().base.revision.as_deref() == Some("r2"));
+        assert!(
+            matches!(told, Ok(told) if told == is_applied),
+            "round {round}, {point:?}: {told:?} after {afterwards}"
+        );
+    }
+}

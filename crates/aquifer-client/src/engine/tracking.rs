@@ -12,7 +12,7 @@ use aquifer_sqlite::{Advance, Continuity, PinnedDatabase};
 use roaring::RoaringBitmap;
 use rusqlite::Connection;
 
-use super::{Engine, PATIENCE};
+use super::{Engine, PATIENCE, Point};
 use crate::sidecar::{FileStamp, PageMap, PreImages, Sidecar, Tracked, hash_of};
 use crate::{Error, Result, now};
 
@@ -196,6 +196,7 @@ impl Engine {
         self.in_the_way = None;
         let at = *self.pinned.position();
         self.pinned.give_up()?;
+        self.reach(Point::GivenUp);
         let deadline = Instant::now() + IN_THE_WAY;
         while self.pinned.is_checkpointing()? && Instant::now() < deadline {
             std::thread::sleep(PAUSE);

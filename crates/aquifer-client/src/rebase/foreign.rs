@@ -1,7 +1,10 @@
 //! Foreign keys that hold here and on the server, but not together.
 //!
 //! Only what is new is taken back: a reference that led nowhere before still may. What is taken back may be referred to
-//! in its turn, so this goes on until nothing is found any more.
+//! in its turn, so this goes on until nothing is found any more. It ends: what is taken back is what the server has from
+//! then on, and no change is looked at again after that ([`TakenBack`]), so there are at most as many rounds as changes.
+
+use std::collections::BTreeMap;
 
 use aquifer_sqlite::btree::Value;
 use roaring::RoaringTreemap;
@@ -22,6 +25,16 @@ struct ForeignKey {
     columns: Vec<(String, String)>,
 }
 
+/// Which changes of each table were taken back, by their places among them.
+#[derive(Default)]
+struct TakenBack(BTreeMap<String, RoaringTreemap>);
+
+impl TakenBack {
+    fn of(&mut self, table: &str) -> &mut RoaringTreemap {
+        self.0.entry(table.to_ascii_lowercase()).or_default()
+    }
+}
+
 impl Replay<'_> {
     /// Takes back what violates foreign keys now.
     pub(super) fn foreign_keys(&mut self, targets: &Targets) -> Result<()> {
@@ -31,15 +44,16 @@ impl Replay<'_> {
         }
         let here = self.local.open(Side::Current)?;
         let before = declared(&here)?;
+        let mut taken_back = TakenBack::default();
         loop {
             let conflicts = self.summary.conflicts;
             for key in &keys {
                 let was = before.iter().find(|was| was.is_like(key));
                 if let Some(child) = targets.named(&key.child) {
-                    self.children(key, was, &here, child)?;
+                    self.children(key, was, &here, child, taken_back.of(&key.child))?;
                 }
                 if let Some(parent) = targets.named(&key.parent) {
-                    self.parents(key, was, &here, parent)?;
+                    self.parents(key, was, &here, parent, taken_back.of(&key.parent))?;
                 }
             }
             if self.summary.conflicts == conflicts {
@@ -55,13 +69,18 @@ impl Replay<'_> {
         was: Option<&ForeignKey>,
         here: &Connection,
         child: &Target,
+        taken_back: &mut RoaringTreemap,
     ) -> Result<()> {
         let local = self.local;
         let failed = |source| child.error(source);
         let columns: Vec<_> = key.columns.iter().map(|(from, _)| format!("c.{}", quoted(from))).collect();
         let columns = columns.join(", ");
-        for change in local.rows(&child.table)? {
-            let (place, old, new) = match change? {
+        for (number, change) in (0..).zip(local.rows(&child.table)?) {
+            let change = change?;
+            if taken_back.contains(number) {
+                continue;
+            }
+            let (place, old, new) = match change {
                 RowChange::Delete { .. } => continue,
                 RowChange::Insert { key, new } => (child.at(&key, &new), None, new),
                 RowChange::Update { key, old, new } => (child.at(&key, &old), Some(old), new),
@@ -98,6 +117,7 @@ impl Replay<'_> {
                 ))?;
                 self.remove(child, found.at)?;
                 self.take_back(child, place.clone())?;
+                taken_back.insert(number);
                 break;
             }
         }
@@ -115,6 +135,7 @@ impl Replay<'_> {
         was: Option<&ForeignKey>,
         here: &Connection,
         parent: &Target,
+        taken_back: &mut RoaringTreemap,
     ) -> Result<()> {
         let local = self.local;
         let failed = |source| parent.error(source);
@@ -148,7 +169,7 @@ impl Replay<'_> {
         }
         for (number, change) in (0..).zip(local.rows(&parent.table)?) {
             let change = change?;
-            if !missed.contains(number) {
+            if !missed.contains(number) || taken_back.contains(number) {
                 continue;
             }
             let (at, old, new) = match change {
@@ -177,6 +198,7 @@ impl Replay<'_> {
                 self.remove(parent, parent.at_now(&new).unwrap_or_else(|| at.clone()))?;
             }
             self.take_back(parent, at)?;
+            taken_back.insert(number);
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ pub enum Error {
     Diff(#[from] diff::Error),
 
     /// SQLite cannot apply them: the disk is full, the image is damaged, a collation is missing.
-    #[error("the local changes of {table} cannot be put onto the server's: {source}")]
+    #[error("the local changes of {table} cannot be put onto the server's: {}", aquifer_sqlite::said(source))]
     Table {
         /// The table.
         table: String,
@@ -48,7 +48,7 @@ pub enum Error {
     },
 
     /// As above, of no table.
-    #[error("the local changes cannot be put onto the server's: {0}")]
+    #[error("the local changes cannot be put onto the server's: {}", aquifer_sqlite::said(.0))]
     Sqlite(#[from] rusqlite::Error),
 
     /// The rows of a table cannot be told apart by SQL.

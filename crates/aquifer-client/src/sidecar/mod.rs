@@ -97,7 +97,7 @@ pub enum SidecarError {
     },
 
     /// Anything else that SQLite says of it.
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", aquifer_sqlite::said(source))]
     Sqlite {
         /// The sidecar.
         path: PathBuf,
@@ -299,7 +299,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
             // Of a new one: several pages of the database fit into one of its own.
             db.pragma_update(None, "page_size", PAGE)?;
-            let _: String = db.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
+            aquifer_sqlite::use_wal(&db)?;
             db.pragma_update(None, "synchronous", "full")?;
             db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT / PAGE)?;
         }

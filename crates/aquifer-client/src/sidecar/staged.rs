@@ -1,4 +1,4 @@
-//! The base that a pull is about to make, and what of the database it changes.
+//! The base that a pull is about to make.
 
 use aquifer_format::{PageHash, Pgno};
 use roaring::RoaringBitmap;
@@ -7,7 +7,6 @@ use rusqlite::Connection;
 use super::sets;
 
 const PAGES: &str = "staged pages";
-const WRITES: &str = "staged writes";
 const CHANGED: &str = "staged changed";
 
 /// What a pull is about to do.
@@ -17,13 +16,11 @@ pub(crate) struct Staged {
     pub(crate) replaces: bool,
     /// After a byte for `replaces`: pages of the new base and their hashes.
     pages: Vec<u8>,
-    /// Pages of the database, their hashes before and after.
-    writes: Vec<u8>,
 }
 
 impl Staged {
     pub(crate) fn new(replaces: bool) -> Staged {
-        Staged { replaces, pages: vec![u8::from(replaces)], writes: Vec::new() }
+        Staged { replaces, pages: vec![u8::from(replaces)] }
     }
 
     /// A page of the new base that differs from the old one's; ascending.
@@ -32,35 +29,21 @@ impl Staged {
         self.pages.extend(hash.get().to_le_bytes());
     }
 
-    /// A page of the database that is to be written.
-    pub(crate) fn write(&mut self, pgno: Pgno, before: PageHash, after: PageHash) {
-        self.writes.extend(pgno.get().to_le_bytes());
-        self.writes.extend(before.get().to_le_bytes());
-        self.writes.extend(after.get().to_le_bytes());
-    }
-
     /// The pages of the new base that differ from the old one's.
     pub(crate) fn pages(&self) -> impl Iterator<Item = (Pgno, PageHash)> {
         let entries = self.pages.get(1..).unwrap_or_default().chunks_exact(12);
         entries.filter_map(|entry| Some((pgno(entry)?, hash(entry, 4))))
     }
 
-    /// The pages of the database that are to be written: what they were, and what they will be.
-    pub(crate) fn writes(&self) -> impl Iterator<Item = (Pgno, PageHash, PageHash)> {
-        let entries = self.writes.chunks_exact(20);
-        entries.filter_map(|entry| Some((pgno(entry)?, hash(entry, 4), hash(entry, 12))))
-    }
-
     /// Records it, with the pages of the new base that will not be what they are in the database.
     pub(crate) fn put(&self, db: &Connection, changed: &RoaringBitmap) -> rusqlite::Result<()> {
         sets::put_bytes(db, PAGES, &self.pages)?;
-        sets::put_bytes(db, WRITES, &self.writes)?;
         sets::put(db, CHANGED, changed)
     }
 
     pub(crate) fn get(db: &Connection) -> rusqlite::Result<Staged> {
         let pages = sets::get_bytes(db, PAGES)?;
-        Ok(Staged { replaces: pages.first() == Some(&1), pages, writes: sets::get_bytes(db, WRITES)? })
+        Ok(Staged { replaces: pages.first() == Some(&1), pages })
     }
 
     pub(crate) fn changed(db: &Connection) -> rusqlite::Result<RoaringBitmap> {
@@ -68,7 +51,7 @@ impl Staged {
     }
 
     pub(crate) fn forget(db: &Connection) -> rusqlite::Result<()> {
-        [PAGES, WRITES, CHANGED].into_iter().try_for_each(|name| sets::forget(db, name))
+        [PAGES, CHANGED].into_iter().try_for_each(|name| sets::forget(db, name))
     }
 }
 

@@ -96,6 +96,9 @@ pub(crate) struct Pull {
     /// The version of the schema on the server, if it came.
     #[serde(default)]
     pub(crate) schema_version: Option<u32>,
+    /// The version of the schema that the database had before; `None`: it stays as it is.
+    #[serde(default)]
+    pub(crate) version_before: Option<u32>,
 }
 
 /// The first fetch of a database.

@@ -4,6 +4,7 @@
 #[path = "../diff/files.rs"]
 #[allow(dead_code, reason = "shared with the tests of the diff")]
 mod files;
+mod large;
 mod outcomes;
 mod random;
 mod stage;

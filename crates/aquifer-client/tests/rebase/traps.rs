@@ -272,6 +272,27 @@ fn what_was_taken_back_takes_its_references_along() {
 }
 
 #[test]
+fn taking_back_what_refers_to_nothing_ends() {
+    // A row that is the server's again does not look like it: it has a column more, with another value than was meant here.
+    assert_comes_to(
+        "CREATE TABLE p(k INTEGER PRIMARY KEY); CREATE TABLE c(k INTEGER PRIMARY KEY, p REFERENCES p, v);
+         INSERT INTO p VALUES(1)",
+        "ALTER TABLE c ADD COLUMN stars; INSERT INTO c VALUES(7, 1, 'ours', 4)",
+        "INSERT INTO c VALUES(7, 1, 'theirs'); DELETE FROM p",
+        "SELECT * FROM c",
+        "7 1 theirs NULL",
+        "insert-insert: ours, missing-parent: theirs",
+    );
+    // A chain that is found link by link.
+    let base = "CREATE TABLE t(k INTEGER PRIMARY KEY, next REFERENCES t); INSERT INTO t VALUES(100, NULL), (101, NULL)";
+    let ours = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
+                INSERT INTO t SELECT i, i + 1 FROM n";
+    let rebased = Stage::new(base, ours, "DELETE FROM t WHERE k = 100").rebase();
+    assert_eq!(rebased.asked("SELECT * FROM t"), "101 NULL");
+    assert_eq!(rebased.conflicts.len(), 99);
+}
+
+#[test]
 fn a_parent_that_comes_back_leaves_rows_that_are_new_here_alone() {
     let base = "CREATE TABLE p(name TEXT PRIMARY KEY, a); INSERT INTO p VALUES('x', 1), ('y', 2);
                 CREATE TABLE c(k INTEGER PRIMARY KEY, p REFERENCES p(name))";

@@ -3,6 +3,7 @@
 
 mod bootstrap;
 mod converge;
+mod dropped;
 mod exactly_once;
 mod foreign;
 mod frames;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aquifer_testkit::app::{AppOptions, AppProcess, Language, Mix, check_log};
 use aquifer_testkit::workload::Rng;
 
-use crate::stage::{Stage, StoreKind, kill, run, terminate};
+use crate::stage::{Stage, StoreKind, kill, kill_app, kills, run, terminate};
 
 /// Longer than a standby takes to catch up on a loaded machine.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -53,8 +53,9 @@ pub(crate) fn live(kind: StoreKind, seed: u64, rounds: u64) {
     for round in 0..rounds {
         let event = rng.below(EVENTS.len() as u64) as usize;
         (epitaph.round, epitaph.what) = (round, EVENTS[event]);
-        let seed = seed * 1000 + round;
-        committed = play(&mut stage, &mut rng, seed, event, committed);
+        let before = kills();
+        committed = play(&mut stage, &mut rng, seed * 1000 + round, event, committed);
+        eprintln!("seed {seed}, round {round}: {}, {} killed", EVENTS[event], kills() - before);
     }
     epitaph.what = "at the end";
     end(&mut stage, &mut rng, committed);
@@ -79,10 +80,10 @@ fn play(stage: &mut Stage, rng: &mut Rng, seed: u64, event: usize, committed: u6
             pause(rng);
             daemon = stage.daemon();
             pause(rng);
-            app.kill()
+            kill_app(app)
         }
         1 => {
-            let acknowledged = app.kill();
+            let acknowledged = kill_app(app);
             pause(rng);
             acknowledged
         }
@@ -93,7 +94,7 @@ fn play(stage: &mut Stage, rng: &mut Rng, seed: u64, event: usize, committed: u6
             if to.exists() {
                 check_log(&to).unwrap();
             }
-            app.kill()
+            kill_app(app)
         }
         3 if has_replica => {
             let n = stage.restore();
@@ -127,7 +128,7 @@ fn play(stage: &mut Stage, rng: &mut Rng, seed: u64, event: usize, committed: u6
         }
         8 if has_replica => {
             is_lost = true;
-            app.kill()
+            kill_app(app)
         }
         _ => app.stop().unwrap(),
     };

@@ -25,7 +25,8 @@ fn torture(what: &str, short: u64, live: impl Fn(u64, u64)) {
         let of_this = ROUNDS_OF_A_LIFE.min(rounds - done);
         live(seed, of_this);
         done += of_this;
-        eprintln!("{what}: {done} of {rounds} rounds done (seed {seed})");
+        let kills = stage::kills();
+        eprintln!("{what}: {done} of {rounds} rounds done, {kills} processes killed until now (seed {seed})");
         if done == rounds {
             return;
         }

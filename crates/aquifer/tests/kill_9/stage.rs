@@ -1,11 +1,12 @@
 //! Where a life takes place: a store, a database, and the program as processes to kill.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use aquifer_testkit::app::check_log;
+use aquifer_testkit::app::{AppProcess, check_log};
 use aquifer_testkit::s3_server::{Conditions, HttpFault, S3Server};
 use aquifer_testkit::workload::Rng;
 use tokio::runtime::Runtime;
@@ -166,7 +167,24 @@ pub(crate) fn terminate(mut daemon: Child) -> bool {
 /// Kills a process, which may have ended before; tells how it ended.
 pub(crate) fn kill(mut child: Child) -> ExitStatus {
     child.kill().unwrap();
-    child.wait().unwrap()
+    let ended = child.wait().unwrap();
+    KILLS.set(KILLS.get() + u64::from(ended.signal() == Some(9)));
+    ended
+}
+
+/// Kills an application, which must not have ended before; tells its last acknowledged transaction.
+pub(crate) fn kill_app(app: AppProcess) -> u64 {
+    KILLS.set(KILLS.get() + 1);
+    app.kill()
+}
+
+thread_local! {
+    static KILLS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many processes were killed by this test, which runs on one thread, while they ran.
+pub(crate) fn kills() -> u64 {
+    KILLS.get()
 }
 
 /// One request in fifty is answered with an error or not at all, half of those after it was done.

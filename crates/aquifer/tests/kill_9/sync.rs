@@ -14,6 +14,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Transaction};
 
 use crate::life::{Epitaph, pause};
+use crate::stage::{kill_app, kills};
 use crate::synced::{Cloud, Machine};
 
 /// Longer than anything here takes on a loaded machine.
@@ -42,6 +43,7 @@ pub(crate) fn live(seed: u64, rounds: u64) {
     for round in 0..rounds {
         let event = rng.below(EVENTS.len() as u64) as usize;
         (epitaph.round, epitaph.what) = (round, EVENTS[event]);
+        let before = kills();
         for machine in &mut machines {
             machine.sync(&cloud, !rng.one_in(3));
             machine.write(rng.next_u64());
@@ -52,6 +54,7 @@ pub(crate) fn live(seed: u64, rounds: u64) {
         pause(&mut rng);
         play(&mut cloud, &mut machines, &mut rng, event);
         check(&machines[rng.below(2) as usize].file);
+        eprintln!("seed {seed}, round {round}: {}, {} killed", EVENTS[event], kills() - before);
     }
     epitaph.what = "at the end";
     end(&cloud, &mut machines);
@@ -68,7 +71,7 @@ fn burst(file: &Path, rng: &mut Rng) {
     let mut app = AppProcess::start(Language::Rust, file, &options).unwrap();
     app.run().unwrap();
     thread::sleep(Duration::from_millis(rng.range(1, 60)));
-    let acknowledged = app.kill();
+    let acknowledged = kill_app(app);
     let n = check_log(file).unwrap();
     assert!(n >= acknowledged, "the database has {n} of {acknowledged}");
 }
