@@ -172,6 +172,15 @@ impl Backup {
         }
     }
 
+    /// The objects that make the newest state, in as many steps as there are moments of its history.
+    pub(crate) async fn history(&self) -> Result<Option<Plan>> {
+        match self.format {
+            Format::Litestream => formats::litestream::history(self).await,
+            Format::Litestream03 => formats::litestream_03::history(self).await,
+            Format::Bottomless | Format::Zlayer => self.plan(Target::Latest).await,
+        }
+    }
+
     pub(crate) fn broken(&self, reason: impl Into<String>) -> MigrateError {
         let (url, prefix) = (self.store.url().to_owned(), self.prefix().to_owned());
         MigrateError::Broken { url, prefix, reason: reason.into() }

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aquifer_log::StoreError;
 use aquifer_log::store::Key;
+use aquifer_log::{DatabaseName, LogError, PlanError, StoreError};
 use aquifer_replicate::restore::RestoreError;
 
 /// Result of this crate.
@@ -120,9 +120,39 @@ pub enum MigrateError {
         source: io::Error,
     },
 
+    /// There is a database of that name, and it is not overwritten.
+    #[error("{url} has a database '{name}' already: import under another name")]
+    Exists {
+        /// The store.
+        url: String,
+        /// The name.
+        name: DatabaseName,
+    },
+
+    /// Some clients could not use it.
+    #[error(
+        "the database has pages of {0} bytes, and Turso's and libSQL's sync clients take pages of 4096 bytes only: say \
+         --any-page-size if none of these is to use it"
+    )]
+    PageSize(u32),
+
+    /// Writing to an Aquifer store failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+
+    /// What was imported cannot be read again.
+    #[error("what was imported does not prove: {0}")]
+    Proof(Box<PlanError>),
+
     /// SQLite failed.
     #[error(transparent)]
     Sqlite(#[from] aquifer_sqlite::Error),
+}
+
+impl From<PlanError> for MigrateError {
+    fn from(error: PlanError) -> MigrateError {
+        MigrateError::Proof(Box::new(error))
+    }
 }
 
 impl From<RestoreError> for MigrateError {
@@ -141,6 +171,7 @@ impl MigrateError {
         match self {
             MigrateError::Store(error) => error.is_transient(),
             MigrateError::Target(error) => error.is_transient(),
+            MigrateError::Log(error) => error.is_transient(),
             _ => false,
         }
     }

@@ -1,7 +1,8 @@
 //! What others left in a bucket: read-only, so that their users can come over with the backups they have.
 //!
 //! [`find`] lists the backups in a store by their layout. Each [`Backup`] can be looked at
-//! ([`Backup::survey`]); [`Restorer`] makes a database of one.
+//! ([`Backup::survey`]); [`Restorer`] makes a database of one, and [`Importer`] a generation of an Aquifer
+//! store.
 //!
 //! ```text
 //! find ──► Backup ──► plan: objects, oldest first ──► feed: their bytes, fetched ahead ──► replay ──► image
@@ -17,11 +18,13 @@ mod error;
 mod feed;
 mod formats;
 mod image;
+mod import;
 mod plan;
 mod replay;
 mod restore;
 
 pub use backup::{Backup, Format, Origin, Snapshot, Survey, find};
 pub use error::{MigrateError, Result};
+pub use import::{Imported, Importer};
 pub use plan::Target;
 pub use restore::{Restored, Restorer};

@@ -33,6 +33,8 @@ pub(crate) struct Plan {
 pub(crate) struct Piece {
     pub(crate) object: ObjectInfo,
     pub(crate) content: Content,
+    /// When its last commit was made, where the format tells and the object itself does not.
+    pub(crate) time: Option<Timestamp>,
     /// The position that it leads to.
     pub(crate) position: u64,
 }

@@ -163,7 +163,7 @@ fn make(store: &Store, plan: &Plan, temporary: &Temporary) -> Result<Made> {
     Ok(Made { replayed, pages, page_size: page_size.map_or(0, aquifer_format::PageSize::get) })
 }
 
-fn check_integrity(path: &Path, prefix: String) -> Result<()> {
+pub(crate) fn check_integrity(path: &Path, prefix: String) -> Result<()> {
     let problems = aquifer_sqlite::integrity_check(path)?;
     if problems.is_empty() { Ok(()) } else { Err(MigrateError::Integrity { prefix, problems }) }
 }

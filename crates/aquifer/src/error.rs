@@ -305,7 +305,10 @@ fn of_migrate(error: &MigrateError) -> Exit {
     match error {
         MigrateError::Store(e) => of_store(e),
         MigrateError::Target(e) => of_restore(e),
+        MigrateError::Log(e) => of_log(e),
+        MigrateError::Proof(e) => of_plan(e),
         MigrateError::NoBackup { .. } | MigrateError::NoGeneration { .. } => Exit::NotFound,
+        MigrateError::Exists { .. } => Exit::Exists,
         MigrateError::SeveralDatabases { .. } | MigrateError::Unsupported { .. } => Exit::Usage,
         MigrateError::Damaged { .. }
         | MigrateError::Missing { .. }

@@ -3,6 +3,8 @@
 //! Level 0 is what was shipped, 1 and above are compactions of the level below, and snapshots are a level like the others:
 //! files that begin with transaction 1. Source: litestream's `replica_client.go` and `replica.go`.
 
+use std::cmp::Reverse;
+
 use aquifer_format::Timestamp;
 use aquifer_log::store::{ObjectInfo, Store};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -106,15 +108,47 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
         Target::Timestamp(moment) => files = written_by(backup, files, moment).await?,
     }
     let last = files.iter().map(|file| file.range.max).filter(|max| *max <= most).max().unwrap_or(0);
+    // Of those that continue: the one that leads furthest, and of these the smallest.
+    let pieces = chain(backup, &files, last, |file| (file.range.max, Reverse(file.object.len)))?;
+    if pieces.is_empty() {
+        let what = match target {
+            Target::Position(txid) => format!("with transactions up to {txid}"),
+            Target::Timestamp(moment) => format!("that was written before {moment}"),
+            Target::Latest => "with a beginning".to_owned(),
+        };
+        return Err(MigrateError::NoGeneration {
+            url: backup.store.url().to_owned(),
+            database: backup.database().to_owned(),
+            what,
+        });
+    }
+    if is_exact && last < most {
+        tracing::warn!(last, "is the last transaction before the one that was asked for, where a file ends");
+    }
+    Ok(Some(Plan { page_size: None, check: false, pieces }))
+}
+
+/// From the oldest beginning there is, each transaction by itself where files still have it so.
+pub(crate) async fn history(backup: &Backup) -> Result<Option<Plan>> {
+    let files = list(backup).await?;
+    let Some(last) = files.iter().map(|file| file.range.max).max() else { return Ok(None) };
+    let pieces = chain(backup, &files, last, |file| (Reverse(file.range.max), Reverse(file.object.len)))?;
+    Ok(Some(Plan { page_size: None, check: false, pieces }))
+}
+
+/// Files that lead from nothing to the transaction `last`: at each step the best of those that go on from the one before.
+fn chain<K: Ord>(
+    backup: &Backup,
+    files: &[File],
+    last: u64,
+    best: impl Fn(&File) -> K,
+) -> Result<Vec<Piece>> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut txid = 0;
     while txid < last {
-        // Of those that continue: the one that leads furthest, and of these the smallest.
-        let next = files
-            .iter()
-            .filter(|file| file.range.min <= txid + 1 && file.range.max > txid && file.range.max <= last)
-            .max_by_key(|file| (file.range.max, std::cmp::Reverse(file.object.len)));
-        let Some(file) = next else {
+        let goes_on =
+            |file: &&File| file.range.min <= txid + 1 && (txid + 1..=last).contains(&file.range.max);
+        let Some(file) = files.iter().filter(goes_on).max_by_key(|file| best(file)) else {
             let next = files.iter().map(|file| file.range.min).filter(|min| *min > txid).min();
             let missing = match next {
                 Some(next) if txid == 0 => format!("a snapshot, and transactions before {next}, are"),
@@ -129,24 +163,10 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
             });
         };
         txid = file.range.max;
-        pieces.push(Piece { object: file.object.clone(), content: Content::Ltx(file.range), position: txid });
+        let (object, content) = (file.object.clone(), Content::Ltx(file.range));
+        pieces.push(Piece { object, content, time: None, position: txid });
     }
-    if pieces.is_empty() {
-        let what = match target {
-            Target::Position(txid) => format!("with transactions up to {txid}"),
-            Target::Timestamp(moment) => format!("that was written before {moment}"),
-            Target::Latest => "with a beginning".to_owned(),
-        };
-        return Err(MigrateError::NoGeneration {
-            url: backup.store.url().to_owned(),
-            database: backup.database().to_owned(),
-            what,
-        });
-    }
-    if is_exact && txid < most {
-        tracing::warn!(txid, "is the last transaction before the one that was asked for, where a file ends");
-    }
-    Ok(Some(Plan { page_size: None, check: false, pieces }))
+    Ok(pieces)
 }
 
 /// The files whose last transaction was made by then, as their headers say.

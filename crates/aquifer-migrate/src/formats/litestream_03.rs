@@ -103,20 +103,42 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
         Target::Position(last) => u64::from(index) <= last,
     };
     let snapshot = files.snapshots.iter().rev().find(|(index, object)| is_wanted(*index, object));
-    let Some((first, snapshot)) = snapshot else {
+    let Some(snapshot) = snapshot else {
         return Err(MigrateError::NoGeneration {
             url: backup.store.url().to_owned(),
             database: backup.database().to_owned(),
             what: "with a snapshot from before then".to_owned(),
         });
     };
+    since(backup, snapshot, &files.pieces, is_wanted).map(Some)
+}
+
+/// From the oldest snapshot that all is there since.
+pub(crate) async fn history(backup: &Backup) -> Result<Option<Plan>> {
+    let files = Files::list(backup).await?;
+    for snapshot in &files.snapshots {
+        if let Ok(plan) = since(backup, snapshot, &files.pieces, |_, _| true) {
+            return Ok(Some(plan));
+        }
+    }
+    plan(backup, Target::Latest).await
+}
+
+/// A snapshot, and all that is wanted after it.
+fn since(
+    backup: &Backup,
+    (first, snapshot): &(u32, ObjectInfo),
+    files: &[((u32, u64), ObjectInfo)],
+    is_wanted: impl Fn(u32, &ObjectInfo) -> bool,
+) -> Result<Plan> {
     let mut pieces = vec![Piece {
         object: snapshot.clone(),
         content: Content::Database(Codec::Lz4),
+        time: Some(snapshot.last_modified),
         position: u64::from(*first),
     }];
     let mut expected = *first;
-    let of_snapshot = files.pieces.iter().filter(|((index, _), _)| index >= first);
+    let of_snapshot = files.iter().filter(|((index, _), _)| index >= first);
     for ((index, offset), object) in of_snapshot.take_while(|((index, _), object)| is_wanted(*index, object))
     {
         let is_next = match *offset {
@@ -138,8 +160,9 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
         pieces.push(Piece {
             object: object.clone(),
             content: Content::Wal(WalPiece { codec: Codec::Lz4, offset: *offset, all: true }),
+            time: Some(object.last_modified),
             position: u64::from(*index),
         });
     }
-    Ok(Some(Plan { page_size: None, check: false, pieces }))
+    Ok(Plan { page_size: None, check: false, pieces })
 }

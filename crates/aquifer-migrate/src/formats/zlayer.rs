@@ -128,9 +128,12 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
     let wals =
         since(snapshot.as_ref().map(|object| object.last_modified), wals(backup, files.segments).await?);
     refuse_gaps(backup, snapshot.as_ref(), &wals)?;
-    let database =
-        snapshot.map(|object| Piece { object, content: Content::Database(Codec::Zstd), position: 0 });
+    let database = snapshot.map(|object| {
+        let time = Some(object.last_modified);
+        Piece { object, content: Content::Database(Codec::Zstd), time, position: 0 }
+    });
     let segments = wals.into_iter().map(|wal| Piece {
+        time: Some(wal.object.last_modified),
         object: wal.object,
         content: Content::Wal(WalPiece { codec: Codec::Zstd, offset: 0, all: false }),
         position: wal.frames,

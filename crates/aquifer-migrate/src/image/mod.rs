@@ -7,10 +7,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use aquifer_format::{PageSize, Pgno};
+use aquifer_format::{PageSize, Pgno, Timestamp};
 
 use crate::error::{MigrateError, Result};
-use page_set::PageSet;
+pub(crate) use page_set::PageSet;
 
 /// Bytes written at a time of a whole database.
 const CHUNK: usize = 1 << 20;
@@ -35,8 +35,13 @@ pub(crate) trait Sink {
     fn roll_back(&mut self);
     /// Pages at the last commit.
     fn pages(&self) -> u32;
-    /// What page 1 says of the number of pages, if that is to be believed.
+    /// What page 1 says of the number of pages, if that is to be believed. After the first page.
     fn header_pages(&mut self) -> Result<Option<u32>, SinkError>;
+    /// What was committed up to here is a moment of the history, at this time if the format tells.
+    fn point(&mut self, at: Option<Timestamp>) -> Result<(), SinkError> {
+        let _ = at;
+        Ok(())
+    }
 }
 
 /// What a sink objects to.
@@ -54,6 +59,7 @@ pub(crate) enum SinkError {
 pub(crate) struct Image<'f> {
     file: &'f File,
     path: PathBuf,
+    directory: PathBuf,
     page_size: Option<PageSize>,
     pages: u32,
     open: PageSet,
@@ -64,27 +70,53 @@ pub(crate) struct Image<'f> {
 impl<'f> Image<'f> {
     /// In an empty file.
     pub(crate) fn new(file: &'f File, path: &Path) -> Image<'f> {
-        let directory = path.parent().unwrap_or(Path::new("."));
+        let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
+        let open = PageSet::new(&directory);
         Image {
             file,
             path: path.to_owned(),
+            directory,
             page_size: None,
             pages: 0,
-            open: PageSet::new(directory),
+            open,
             run: (0, Vec::new()),
         }
     }
 
     /// Makes the file what was committed, and flushes it. Its pages, and their size: nothing of a database without any.
     pub(crate) fn finish(mut self) -> Result<(u32, Option<PageSize>)> {
-        self.write_run().map_err(|e| MigrateError::io("write", &self.path, e))?;
+        self.flush().map_err(|e| MigrateError::io("write", &self.path, e))?;
         let len = self.page_size.map_or(0, |size| u64::from(self.pages) * size.bytes() as u64);
         let done = self.file.set_len(len).and_then(|()| self.file.sync_all());
         done.map_err(|e| MigrateError::io("write", &self.path, e))?;
         Ok((self.pages, self.page_size))
     }
 
-    fn write_run(&mut self) -> io::Result<()> {
+    /// Writes a page. Those that stand side by side are written at once, at [`Image::flush`] at the latest.
+    pub(crate) fn write(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
+        let at = (u64::from(pgno.get()) - 1) * page.len() as u64;
+        if at != self.run.0 + self.run.1.len() as u64 || self.run.1.len() >= CHUNK {
+            self.flush()?;
+            self.run.0 = at;
+        }
+        self.run.1.extend_from_slice(page);
+        Ok(())
+    }
+
+    /// Sets the number of pages.
+    pub(crate) fn resize(&mut self, pages: u32) -> io::Result<()> {
+        if pages < self.pages
+            && let Some(size) = self.page_size
+        {
+            // What comes after it again begins as zeros.
+            self.flush()?;
+            self.file.set_len(u64::from(pages) * size.bytes() as u64)?;
+        }
+        self.pages = pages;
+        Ok(())
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         let (at, run) = &mut self.run;
         self.file.write_all_at(run, *at)?;
         *at += run.len() as u64;
@@ -92,7 +124,7 @@ impl<'f> Image<'f> {
         Ok(())
     }
 
-    fn local(&self, source: io::Error) -> SinkError {
+    pub(crate) fn local(&self, source: io::Error) -> SinkError {
         SinkError::Local(Box::new(MigrateError::io("write", &self.path, source)))
     }
 
@@ -203,30 +235,19 @@ impl Sink for Image<'_> {
     }
 
     fn settled(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError> {
-        let at = (u64::from(pgno.get()) - 1) * page.len() as u64;
-        if at != self.run.0 + self.run.1.len() as u64 || self.run.1.len() >= CHUNK {
-            self.write_run().map_err(|e| self.local(e))?;
-            self.run.0 = at;
-        }
-        self.run.1.extend_from_slice(page);
-        Ok(())
+        self.write(pgno, page).map_err(|e| self.local(e))
     }
 
     fn commit(&mut self, pages: u32) -> Result<(), SinkError> {
         let Some(size) = self.page_size else { return Ok(()) };
-        if pages < self.pages {
-            self.write_run().map_err(|e| self.local(e))?;
-            // What comes after it again begins as zeros.
-            self.file.set_len(u64::from(pages) * size.bytes() as u64).map_err(|e| self.local(e))?;
-        }
-        self.pages = pages;
-        if !self.open.is_empty() {
-            self.write_run().map_err(|e| self.local(e))?;
-        }
-        let file = self.file;
-        let written = self.open.drain::<io::Error>(size.bytes(), |pgno, page| {
-            if pgno.get() <= pages { file.write_all_at(page, size.offset(pgno)) } else { Ok(()) }
+        let mut open = std::mem::replace(&mut self.open, PageSet::new(&self.directory));
+        let written = self.resize(pages).and_then(|()| {
+            open.drain(
+                size.bytes(),
+                |pgno, page| if pgno.get() <= pages { self.write(pgno, page) } else { Ok(()) },
+            )
         });
+        self.open = open;
         written.map_err(|e| self.local(e))
     }
 
@@ -239,10 +260,7 @@ impl Sink for Image<'_> {
     }
 
     fn header_pages(&mut self) -> Result<Option<u32>, SinkError> {
-        if self.pages == 0 {
-            return Ok(None);
-        }
-        self.write_run().map_err(|e| self.local(e))?;
+        self.flush().map_err(|e| self.local(e))?;
         let mut header = [0; DatabaseHeader::LEN];
         self.file.read_exact_at(&mut header, 0).map_err(|e| self.local(e))?;
         Ok(DatabaseHeader::parse(&header).map_err(SinkError::Content)?.pages)

@@ -13,27 +13,32 @@ const MEMORY: usize = 32 << 20;
 
 /// Pages by number, the newest content of each.
 #[derive(Debug)]
-pub(super) struct PageSet {
+pub(crate) struct PageSet {
     /// Where the file goes, if one is needed. It has no name.
     directory: PathBuf,
     slots: FxHashMap<Pgno, u32>,
+    /// Slots that were given out.
+    used: u32,
     memory: Vec<u8>,
     spilled: Option<File>,
 }
 
 impl PageSet {
-    pub(super) fn new(directory: &Path) -> PageSet {
+    pub(crate) fn new(directory: &Path) -> PageSet {
         PageSet {
             directory: directory.to_owned(),
             slots: FxHashMap::default(),
+            used: 0,
             memory: Vec::new(),
             spilled: None,
         }
     }
 
-    pub(super) fn insert(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
-        let next = self.slots.len() as u32;
-        let slot = *self.slots.entry(pgno).or_insert(next) as usize;
+    pub(crate) fn insert(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
+        let slot = *self.slots.entry(pgno).or_insert_with(|| {
+            self.used += 1;
+            self.used - 1
+        }) as usize;
         let in_memory = MEMORY / page.len();
         if slot >= in_memory {
             let file = match &mut self.spilled {
@@ -51,36 +56,49 @@ impl PageSet {
         Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+    /// The pages that there are, ascending.
+    pub(crate) fn numbers(&self) -> Vec<Pgno> {
+        let mut numbers: Vec<Pgno> = self.slots.keys().copied().collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Reads a page, whose size `page` has; false if it is not there.
+    pub(crate) fn read(&self, pgno: Pgno, page: &mut [u8]) -> io::Result<bool> {
+        let Some(slot) = self.slots.get(&pgno).map(|slot| *slot as usize) else { return Ok(false) };
+        let (size, in_memory) = (page.len(), MEMORY / page.len());
+        match &self.spilled {
+            Some(file) if slot >= in_memory => {
+                file.read_exact_at(page, ((slot - in_memory) * size) as u64)?;
+            }
+            _ => page.copy_from_slice(&self.memory[slot * size..(slot + 1) * size]),
+        }
+        Ok(true)
+    }
+
+    /// Forgets the pages after this number.
+    pub(crate) fn truncate(&mut self, pages: u32) {
+        self.slots.retain(|pgno, _| pgno.get() <= pages);
     }
 
     /// Hands all pages on, ascending, and is empty then.
-    pub(super) fn drain<E: From<io::Error>>(
+    pub(crate) fn drain(
         &mut self,
         page_size: usize,
-        mut page: impl FnMut(Pgno, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut slots: Vec<(Pgno, u32)> = self.slots.drain().collect();
-        slots.sort_unstable();
-        let in_memory = MEMORY / page_size;
-        let mut buffer = vec![0; if self.spilled.is_some() { page_size } else { 0 }];
-        for (pgno, slot) in slots {
-            let slot = slot as usize;
-            match &self.spilled {
-                Some(file) if slot >= in_memory => {
-                    file.read_exact_at(&mut buffer, ((slot - in_memory) * page_size) as u64)?;
-                    page(pgno, &buffer)?;
-                }
-                _ => page(pgno, &self.memory[slot * page_size..(slot + 1) * page_size])?,
-            }
+        mut hand_on: impl FnMut(Pgno, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut page = vec![0; page_size];
+        for pgno in self.numbers() {
+            self.read(pgno, &mut page)?;
+            hand_on(pgno, &page)?;
         }
         self.clear();
         Ok(())
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.slots.clear();
+        self.used = 0;
         self.memory.clear();
         // A file that was once needed may be needed again; its old content is never read.
     }
@@ -104,7 +122,7 @@ mod tests {
                 set.insert(Pgno::from_index(n), &vec![n as u8 ^ round ^ 0x80; size]).unwrap();
             }
             let mut expected = 0;
-            set.drain::<io::Error>(size, |pgno, page| {
+            set.drain(size, |pgno, page| {
                 assert_eq!(pgno.get(), expected + 1);
                 let newer = if expected.is_multiple_of(3) { 0x80 } else { 0 };
                 assert!(page.iter().all(|b| *b == expected as u8 ^ round ^ newer), "{pgno}");

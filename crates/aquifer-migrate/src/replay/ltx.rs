@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, Read};
 
-use aquifer_format::{PageSize, Pgno};
+use aquifer_format::{PageSize, Pgno, Timestamp};
 use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::image::{Sink, SinkError};
@@ -70,13 +70,13 @@ pub(super) struct LtxState {
 }
 
 impl LtxState {
-    /// Proves a file, and hands its pages on.
+    /// Proves a file, and hands its pages on. When its last transaction was made.
     pub(super) fn replay(
         &mut self,
         sink: &mut impl Sink,
         content: &mut impl BufRead,
         range: LtxRange,
-    ) -> Result<(), SinkError> {
+    ) -> Result<Timestamp, SinkError> {
         let mut file = Hashed { content, digest: Digest::new(CrcAlgorithm::Crc64GoIso) };
         let header = LtxHeader::parse(&file.read()?).map_err(SinkError::Content)?;
         if (header.min, header.max) != (range.min, range.max) {
@@ -109,7 +109,8 @@ impl LtxState {
         if !file.content.fill_buf().map_err(SinkError::Read)?.is_empty() {
             return Err(SinkError::Content("it goes on after its end".to_owned()));
         }
-        self.check(&header, after)
+        self.check(&header, after)?;
+        Ok(Timestamp::from_millis(header.timestamp))
     }
 
     fn begin(&mut self, header: &LtxHeader) -> Result<(), SinkError> {

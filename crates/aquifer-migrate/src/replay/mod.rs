@@ -40,6 +40,7 @@ pub(crate) fn replay(store: &Store, plan: &Plan, sink: &mut impl Sink) -> Result
         chain: None,
         wal: None,
         ltx: LtxState::default(),
+        last_page: 0,
         replayed: Replayed::default(),
     };
     if let Some(size) = plan.page_size {
@@ -71,6 +72,8 @@ struct Replay<'a, S> {
     wal: Option<WalState>,
     /// Where LTX files are.
     ltx: LtxState,
+    /// Of the pages that are objects.
+    last_page: u32,
     replayed: Replayed,
 }
 
@@ -80,6 +83,7 @@ impl<S: Sink> Replay<'_, S> {
         if piece.object.len == 0 && !matches!(piece.content, Content::Database(Codec::Raw)) {
             return Err(SinkError::Content("it has no content".to_owned()));
         }
+        let mut time = piece.time;
         let object = self.feed.object(&piece.object).map_err(SinkError::Read)?;
         match &piece.content {
             Content::Database(codec) => {
@@ -91,6 +95,7 @@ impl<S: Sink> Replay<'_, S> {
             Content::Page(page) => {
                 let mut content = Codec::Gzip.reader(object).map_err(SinkError::Read)?;
                 page::replay(self.sink, &mut content, *page)?;
+                self.last_page = self.last_page.max(page.pgno.get());
                 self.replayed.position = self.replayed.position.max(piece.position);
             }
             Content::Frames(run) => {
@@ -106,14 +111,16 @@ impl<S: Sink> Replay<'_, S> {
             }
             Content::Ltx(range) => {
                 let mut content = io::BufReader::with_capacity(1 << 16, object);
-                self.ltx.replay(self.sink, &mut content, *range)?;
+                time = Some(self.ltx.replay(self.sink, &mut content, *range)?);
                 self.replayed.position = range.max;
             }
         }
-        if self.feed.is_at_end() {
-            Ok(())
-        } else {
-            Err(SinkError::Content("it goes on after its end".to_owned()))
+        if !self.feed.is_at_end() {
+            return Err(SinkError::Content("it goes on after its end".to_owned()));
+        }
+        match piece.content {
+            Content::Page(_) => Ok(()),
+            _ => self.sink.point(time),
         }
     }
 
@@ -122,16 +129,15 @@ impl<S: Sink> Replay<'_, S> {
         if !matches!(last.content, Content::Page(_)) {
             return Ok(());
         }
-        if let Some(pages) = self.sink.header_pages()? {
-            if pages > self.sink.pages() {
-                return Err(SinkError::Content(format!(
-                    "page 1 counts {pages} pages, and there are {} only",
-                    self.sink.pages()
-                )));
-            }
-            self.sink.commit(pages)?;
+        let there = self.sink.pages().max(self.last_page);
+        let pages = self.sink.header_pages()?.unwrap_or(there);
+        if pages > there {
+            return Err(SinkError::Content(format!(
+                "page 1 counts {pages} pages, and there are {there} only"
+            )));
         }
-        Ok(())
+        self.sink.commit(pages)?;
+        self.sink.point(last.time)
     }
 
     fn error(&mut self, key: &Key, problem: SinkError) -> MigrateError {

@@ -38,6 +38,5 @@ pub(super) fn replay(
             object.crc
         )));
     }
-    sink.settled(object.pgno, &page)?;
-    sink.commit(sink.pages().max(object.pgno.get()))
+    sink.settled(object.pgno, &page)
 }

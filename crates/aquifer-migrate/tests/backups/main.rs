@@ -3,4 +3,5 @@
 
 mod bucket;
 mod damage;
+mod import;
 mod originals;

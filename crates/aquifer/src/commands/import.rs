@@ -10,6 +10,7 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
+use crate::commands::foreign::Foreign;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::fencing::Fencing;
@@ -22,15 +23,22 @@ const PAGES: i32 = 1024;
 
 /// Make a database of an SQLite file: from then on the store's is the one to use
 ///
-/// The file stays as it is, and may be in use: what is committed when the copy is made is imported. A database of that
-/// name is never overwritten. To keep replicating a file that applications go on writing to, use `replicate`.
+/// The file stays as it is, and may be in use: what is committed when the copy is made is imported. With --from a backup
+/// of another program is imported, with the moments that it can be restored to. A database of that name is never overwritten. To keep replicating a file that applications go on writing to, use `replicate`.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// The file
+    /// The file; with --from the URL of the backup
     file: PathBuf,
 
     /// The database's name in the store
     name: DatabaseName,
+
+    #[command(flatten)]
+    from: Foreign,
+
+    /// With --from: this generation [default: the newest]
+    #[arg(short, long, value_name = "ID", requires = "origin")]
+    generation: Option<String>,
 
     /// Take pages of other sizes than 4096 bytes, too, which sync clients cannot use
     #[arg(long)]
@@ -54,6 +62,14 @@ impl Import {
         aquifer_sqlite::check_build().map_err(CliError::Build)?;
         let store = self.store(session).await?;
         let temp_dir = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
+        if let Some(origin) = self.from.origin {
+            let url = self.file.to_str().ok_or_else(|| CliError::Usage("a URL is UTF-8".to_owned()))?;
+            let (to, generation) = ((store, &self.name), self.generation.as_deref());
+            let imported =
+                self.from.import(session, (origin, url), to, generation, &temp_dir, self.any_page_size);
+            session.output.print(&imported.await?)?;
+            return Ok(Exit::Ok);
+        }
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| CliError::File { action, path, source }

@@ -77,6 +77,7 @@ pub(super) async fn plan(mut line: Vec<(Backup, Generation)>, target: Target) ->
             let start = (at == 0).then_some((size, checksum));
             let Batch { first, last, codec, .. } = batch;
             pieces.push(Piece {
+                time: Some(batch.time()),
                 position: u64::from(last),
                 content: Content::Frames(FrameRun { codec, first, last, until, start }),
                 object: batch.object,

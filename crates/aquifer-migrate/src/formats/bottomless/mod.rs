@@ -197,7 +197,8 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
 /// The whole database that a generation begins with.
 fn snapshot_piece(generation: &mut Generation) -> Option<Piece> {
     let (codec, object) = generation.snapshot.take()?;
-    Some(Piece { object, content: Content::Database(codec), position: 0 })
+    let time = Some(object.last_modified);
+    Some(Piece { object, content: Content::Database(codec), time, position: 0 })
 }
 
 /// Deleting a database leaves a mark, and the objects for a while.

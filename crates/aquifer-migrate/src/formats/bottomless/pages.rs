@@ -79,6 +79,7 @@ pub(super) async fn plan(backup: &Backup, mut generation: Generation, target: Ta
             pages.push(Piece {
                 object: frame.object.clone(),
                 content: Content::Page(PageObject { pgno: frame.pgno, crc: frame.crc, seed }),
+                time: Some(frame.object.last_modified),
                 position: u64::from(frame.number),
             });
         }

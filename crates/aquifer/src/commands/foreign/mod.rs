@@ -1,5 +1,6 @@
 //! Backups that other programs made: what `--from` means for the commands that take it.
 
+pub(crate) mod import;
 mod ls;
 pub(crate) mod restore;
 pub(crate) mod verify;
