@@ -129,6 +129,17 @@ pub enum MigrateError {
         name: DatabaseName,
     },
 
+    /// There is something where a replica was to be written.
+    #[error(
+        "{url} has '{key}', which no earlier export of an older revision has written: name an empty place"
+    )]
+    Occupied {
+        /// The store.
+        url: String,
+        /// What is there.
+        key: Key,
+    },
+
     /// Some clients could not use it.
     #[error(
         "the database has pages of {0} bytes, and Turso's and libSQL's sync clients take pages of 4096 bytes only: say \

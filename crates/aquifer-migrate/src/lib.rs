@@ -2,7 +2,7 @@
 //!
 //! [`find`] lists the backups in a store by their layout. Each [`Backup`] can be looked at
 //! ([`Backup::survey`]); [`Restorer`] makes a database of one, and [`Importer`] a generation of an Aquifer
-//! store.
+//! store. [`Exporter`] goes the other way.
 //!
 //! ```text
 //! find ──► Backup ──► plan: objects, oldest first ──► feed: their bytes, fetched ahead ──► replay ──► image
@@ -15,6 +15,7 @@
 mod backup;
 mod codec;
 mod error;
+mod export;
 mod feed;
 mod formats;
 mod image;
@@ -25,6 +26,7 @@ mod restore;
 
 pub use backup::{Backup, Format, Origin, Snapshot, Survey, find};
 pub use error::{MigrateError, Result};
+pub use export::{Exported, Exporter};
 pub use import::{Imported, Importer};
 pub use plan::Target;
-pub use restore::{Restored, Restorer};
+pub use restore::{Restored, Restorer, auto_restore};

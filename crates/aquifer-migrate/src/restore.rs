@@ -149,6 +149,32 @@ impl Restorer {
     }
 }
 
+/// Restores the newest state of the only database in `from`, if there is no file at `output`: what an application calls before
+/// it opens its database. True if it was restored; false if the file is there already, or there is no backup.
+///
+/// The database is made beside its place and checked by SQLite before it has its name: the file is whole, or not there.
+///
+/// ```no_run
+/// # async fn example(from: aquifer_log::Store) -> Result<(), aquifer_migrate::MigrateError> {
+/// if aquifer_migrate::auto_restore(from, aquifer_migrate::Origin::Zlayer, "app.db").await? {
+///     println!("app.db was lost, and is back");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// A backup that is there and cannot be restored is an error, not `false`: an application that began anew then would replace
+/// it in the end.
+pub async fn auto_restore(from: Store, origin: Origin, output: impl AsRef<Path>) -> Result<bool> {
+    let restorer = Restorer::new(from, origin, output).existing(Existing::Keep).integrity_check(true);
+    match restorer.restore().await {
+        Ok(restored) => Ok(restored.is_some()),
+        Err(error) if error.is_no_backup() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 struct Made {
     replayed: Replayed,
     pages: u32,

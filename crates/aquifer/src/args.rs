@@ -6,8 +6,8 @@ use aquifer_log::StoreUrl;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    admin, compact, completions, config, conflicts, copy, doctor, import, info, ls, replicate, restore, rm,
-    serve, snapshot, sync, verify,
+    admin, compact, completions, config, conflicts, copy, doctor, export, import, info, ls, replicate,
+    restore, rm, serve, snapshot, sync, verify,
 };
 use crate::config::{Origin, ReplicateSettings, Setting};
 use crate::exit::Exit;
@@ -61,6 +61,7 @@ pub(crate) enum Command {
     Sync(Box<sync::Sync>),
     Conflicts(conflicts::Conflicts),
     Import(import::Import),
+    Export(export::Export),
     Admin(admin::Admin),
     Ls(ls::Ls),
     Info(info::Info),

@@ -308,7 +308,7 @@ fn of_migrate(error: &MigrateError) -> Exit {
         MigrateError::Log(e) => of_log(e),
         MigrateError::Proof(e) => of_plan(e),
         MigrateError::NoBackup { .. } | MigrateError::NoGeneration { .. } => Exit::NotFound,
-        MigrateError::Exists { .. } => Exit::Exists,
+        MigrateError::Exists { .. } | MigrateError::Occupied { .. } => Exit::Exists,
         MigrateError::SeveralDatabases { .. } | MigrateError::Unsupported { .. } => Exit::Usage,
         MigrateError::Damaged { .. }
         | MigrateError::Missing { .. }

@@ -85,6 +85,7 @@ async fn command(session: &Session, command: Command) -> Result<Exit, CliError> 
         Command::Sync(sync) => sync.run(session).await,
         Command::Conflicts(conflicts) => conflicts.run(session).await,
         Command::Import(import) => import.run(session).await,
+        Command::Export(export) => export.run(session).await,
         Command::Admin(admin) => admin.run(session).await,
         Command::Ls(ls) => ls.run(session).await,
         Command::Info(info) => info.run(session).await,

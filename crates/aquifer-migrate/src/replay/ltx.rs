@@ -13,11 +13,11 @@ use crate::plan::LtxRange;
 const MAGIC: &[u8; 4] = b"LTX1";
 pub(crate) const HEADER_LEN: usize = 100;
 /// The files say nothing of the database's checksum.
-const NO_CHECKSUM: u32 = 1 << 1;
+pub(crate) const NO_CHECKSUM: u32 = 1 << 1;
 /// The size of the compressed page follows its header, and it is an LZ4 block; otherwise an LZ4 frame.
 const SIZED: u16 = 1;
 /// Set in every checksum, so that none is 0.
-const CHECKSUM_FLAG: u64 = 1 << 63;
+pub(crate) const CHECKSUM_FLAG: u64 = 1 << 63;
 
 /// A file's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

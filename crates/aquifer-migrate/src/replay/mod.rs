@@ -16,7 +16,7 @@ use crate::image::{Sink, SinkError};
 use crate::plan::{Content, Piece, Plan};
 use frames::Chain;
 use ltx::LtxState;
-pub(crate) use ltx::{HEADER_LEN as LTX_HEADER_LEN, LtxHeader};
+pub(crate) use ltx::{CHECKSUM_FLAG, HEADER_LEN as LTX_HEADER_LEN, LtxHeader, NO_CHECKSUM};
 use wal::WalState;
 
 /// What a replay came to.

@@ -3,5 +3,6 @@
 
 mod bucket;
 mod damage;
+mod export;
 mod import;
 mod originals;

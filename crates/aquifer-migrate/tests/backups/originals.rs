@@ -1,10 +1,10 @@
 //! What the original programs wrote, restored: byte for byte what they restore from it, wherever what they restore is right.
 
 use aquifer_format::Timestamp;
-use aquifer_migrate::{Format, MigrateError, Origin, Target, find};
+use aquifer_migrate::{Format, MigrateError, Origin, Target, auto_restore, find};
 use serde_json::Value;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, sha256};
 
 fn timestamp(text: &Value) -> Timestamp {
     serde_json::from_value(text.clone()).unwrap()
@@ -148,4 +148,26 @@ async fn what_zlayer_storage_wrote_is_restored_as_the_database_was() {
         let theirs = &bucket.expected["restored"];
         assert_eq!(theirs["file_sha256"] == live["file_sha256"], theirs_is_right, "{suffix}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_gets_back_a_database_that_is_gone_and_keeps_one_that_is_there() {
+    let bucket = Bucket::new("zlayer");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    assert!(auto_restore(bucket.store(), Origin::Zlayer, &path).await.unwrap());
+    let restored = std::fs::read(&path).unwrap();
+    assert_eq!(sha256(&restored), bucket.expected["live"]["file_sha256"].as_str().unwrap());
+    std::fs::write(&path, "mine").unwrap();
+    assert!(!auto_restore(bucket.store(), Origin::Zlayer, &path).await.unwrap());
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    // Without any backup, and with one that is damaged.
+    std::fs::remove_file(&path).unwrap();
+    assert!(!auto_restore(bucket.store(), Origin::Bottomless, &path).await.unwrap());
+    let snapshots = bucket.path().join("backups/app/snapshots");
+    for snapshot in std::fs::read_dir(snapshots).unwrap() {
+        std::fs::write(snapshot.unwrap().path(), "torn").unwrap();
+    }
+    auto_restore(bucket.store(), Origin::Zlayer, &path).await.unwrap_err();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -8,6 +8,7 @@ mod confirm;
 pub(crate) mod conflicts;
 pub(crate) mod copy;
 pub(crate) mod doctor;
+pub(crate) mod export;
 mod foreign;
 pub(crate) mod import;
 pub(crate) mod info;
