@@ -144,6 +144,39 @@ async fn a_proxy_that_is_named_gets_the_request_and_its_own_password() {
     assert!(!format!("{options:?}").contains("secret"));
 }
 
+/// Where this test, run in a process of its own, finds the server.
+const SERVER: &str = "AQUIFER_TEST_SERVER";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_of_the_environment_are_asked_unless_there_is_to_be_none() {
+    if let Ok(server) = std::env::var(SERVER) {
+        let through = |proxy| {
+            Remote::new(&format!("http://{server}/db/shop"), RemoteOptions { proxy, ..options() }).unwrap()
+        };
+        assert!(run(&through(Proxy::None), "SELECT 1").await.is_some());
+        let error = through(Proxy::Environment).execute("SELECT 1", &[]).await.unwrap_err();
+        assert!(matches!(error, RemoteError::Forbidden { .. }), "{error}");
+        return;
+    }
+    let proxy = Scripted::start(|_, _| answer("403 Forbidden", &[], b"not from here")).await;
+    let stage = Stage::new();
+    let server = stage.server("a", Setup::default()).await;
+    // A process has one environment.
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", "places::proxies_of_the_environment_are_asked_unless_there_is_to_be_none"])
+        .env(SERVER, server.address.to_string())
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy");
+    for name in ["http_proxy", "HTTP_PROXY"] {
+        child.env(name, format!("http://{}", proxy.address));
+    }
+    let ran = child.output().await.unwrap();
+    let told = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && told.contains("1 passed"), "{told}");
+    assert_eq!(proxy.heads().len(), 1);
+}
+
 async fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }

@@ -10,6 +10,7 @@ mod frames;
 #[path = "../../../aquifer/tests/clients/installed.rs"]
 #[allow(dead_code, reason = "shared with the tests of the clients")]
 mod installed;
+mod network;
 mod options;
 mod replica;
 #[path = "../remote/stage.rs"]

@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use aquifer_client::remote::{Remote, RemoteError, RemoteOptions};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::config::{DatabaseSettings, Origin, ReplicateSettings, Setting, given};
+use crate::config::{DatabaseSettings, Origin, ReplicateSettings, Setting, SyncEntry, given};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::{Columns, Report};
@@ -57,6 +58,7 @@ struct Merged {
     replicate: Vec<Entry>,
     databases: Vec<Database>,
     directories: Vec<Directory>,
+    sync: Vec<SyncEntry>,
     /// Names of variables that are set; values of such as are no secrets.
     environment: Vec<Variable>,
 }
@@ -128,10 +130,22 @@ impl Config {
             replicate: replicate.collect(),
             databases: databases.collect(),
             directories: directories.collect(),
+            sync: synced(&settings.synced)?,
             environment: environment.collect(),
         })?;
         Ok(Exit::Ok)
     }
+}
+
+/// What is said of databases that are synced, with URLs that can be used: they hold no password.
+fn synced(entries: &[SyncEntry]) -> Result<Vec<SyncEntry>, CliError> {
+    for SyncEntry { path, remote, .. } in entries {
+        let remote = remote.as_deref().map(|url| Remote::new(url, RemoteOptions::default()));
+        let unusable =
+            |error: RemoteError| CliError::Sync { path: path.clone(), source: Box::new(error.into()) };
+        remote.transpose().map_err(unusable)?;
+    }
+    Ok(entries.to_vec())
 }
 
 fn from(origin: Origin) -> &'static str {
@@ -178,6 +192,17 @@ impl Report for Merged {
             }
             columns.row(["directory", text.as_str(), from(Origin::File)]);
             own(&mut columns, &directory.settings);
+        }
+        for entry in &self.sync {
+            columns.row(["sync", &entry.path.display().to_string(), from(Origin::File)]);
+            // What is not given is not told.
+            let told = serde_json::to_value(entry).map_err(io::Error::other)?;
+            let told = told.as_object().into_iter().flatten().filter(|(key, value)| {
+                *key != "path" && !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty())
+            });
+            for (key, value) in told {
+                columns.row([&format!("  {key}"), &text(value), from(Origin::Entry)]);
+            }
         }
         for Variable { name, value } in &self.environment {
             columns.row([*name, value.as_deref().unwrap_or("(set, secret)"), from(Origin::Environment)]);

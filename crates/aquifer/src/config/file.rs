@@ -4,8 +4,8 @@ use std::io;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use toml::de::{DeString, DeTable, DeValue, Deserializer};
 use toml::{Spanned, Table};
 
@@ -57,7 +57,7 @@ pub(crate) struct FileConfig {
 }
 
 /// One database to sync with a server's.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct SyncEntry {
     /// Its file.
     pub(crate) path: PathBuf,

@@ -57,6 +57,33 @@ fn each_database_is_told_with_its_own_settings_and_those_that_it_inherits() {
 }
 
 #[test]
+fn databases_that_are_synced_are_told_with_what_is_said_of_each() {
+    let world = World::new();
+    std::fs::write(world.path("key"), "secret of the file").unwrap();
+    let synced = "[[sync]]\npath = \"a.db\"\nremote = \"https://example.com/db/a\"\ntoken_file = \"key\"\n\
+                  ignore_tables = [\"drafts\"]\n[[sync]]\npath = \"/b.db\"\nprotocol = \"libsql\"\n";
+    std::fs::write(world.path("fleet.toml"), format!("{FLEET}{synced}")).unwrap();
+    let args = ["config", "check", "--config", "fleet.toml"];
+    let json = world.run(&[&args[..], &["--json"]].concat()).ok().json();
+    let (first, second) = (&json["sync"][0], &json["sync"][1]);
+    assert_eq!((&first["path"], &first["ignore_tables"][0]), (&"a.db".into(), &"drafts".into()));
+    assert_eq!((&first["remote"], &first["protocol"]), (&"https://example.com/db/a".into(), &"auto".into()));
+    assert_eq!((&second["path"], &second["remote"]), (&"/b.db".into(), &serde_json::Value::Null));
+    let text = world.run(&args).ok().stdout;
+    let lines: Vec<_> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+    for (key, value) in [("sync", "a.db"), ("token_file", "key"), ("sync", "/b.db"), ("protocol", "libsql")] {
+        assert!(lines.iter().any(|line| line[..2] == [key, value]), "{key} {value}: {text}");
+    }
+    assert!(!text.contains("secret of the file"));
+    // What cannot be used is not printed, either.
+    let wrong = synced.replace("https://", "https://me:hush@");
+    std::fs::write(world.path("fleet.toml"), format!("{FLEET}{wrong}")).unwrap();
+    let ran = world.run(&args);
+    assert!(ran.code == 2 && ran.stderr.contains("a.db"), "{ran:?}");
+    assert!(!ran.stderr.contains("hush") && !ran.stdout.contains("hush"), "{ran:?}");
+}
+
+#[test]
 fn secrets_are_never_printed() {
     let world = World::new();
     let environment =

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use aquifer_client::Protocol;
 use aquifer_client::remote::{RemoteOptions, Secret};
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::SyncEntry;
 use crate::error::CliError;
@@ -45,7 +45,7 @@ pub(super) struct Remote {
 }
 
 /// How a server is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Spoken {
     /// As it turns out to speak; Turso's where it speaks both
