@@ -8,10 +8,11 @@ use aquifer_format::{PageSize, Pgno};
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
+use crate::adopt::Adopting;
 use crate::bootstrap::Bootstrapping;
 use crate::database::Database;
 use crate::engine::{Engine, Opened, Settings};
-use crate::frames::{Place, Protocol, instead};
+use crate::frames::{Place, Protocol, has_frame, image_at, instead};
 use crate::push::Transform;
 use crate::rebase::Resolver;
 use crate::remote::{Export, Pull, PullQuery, Remote, RemoteError, RemoteOptions, Secret};
@@ -195,7 +196,7 @@ impl Builder {
         };
         let (path, settings) = (self.path.clone(), self.settings.clone());
         let opened = joined(spawn_blocking(move || Engine::open(&path, settings)).await)?;
-        let is_fetched = !matches!(opened, Opened::Ready(_));
+        let is_fetched = !matches!(opened, Opened::Ready(_) | Opened::OfLibsql(_));
         let engine = match (opened, &remote) {
             (Opened::Ready(engine), _) => *engine,
             (Opened::Absent, Some(remote)) if !self.is_deferred => {
@@ -204,7 +205,10 @@ impl Builder {
             }
             (Opened::Absent, _) => self.create().await?,
             (Opened::Bootstrapping(begun), Some(remote)) => self.bootstrap(remote, Some(*begun)).await?,
-            (Opened::Bootstrapping(_), None) => return Err(Error::NoRemote { path: self.path }),
+            (Opened::OfLibsql(adopting), Some(remote)) => self.adopt(remote, *adopting).await?,
+            (Opened::Bootstrapping(_) | Opened::OfLibsql(_), None) => {
+                return Err(Error::NoRemote { path: self.path });
+            }
         };
         let fetched = if is_fetched { engine.state().base.pages } else { 0 };
         let mut engine = engine;
@@ -232,6 +236,39 @@ impl Builder {
             database.pull().await?;
         }
         Ok(database)
+    }
+
+    /// Takes over what a client of libSQL's has kept until now, with its work that is not on the server.
+    async fn adopt(&self, remote: &Remote, mut adopting: Adopting) -> Result<Engine> {
+        if self.settings.protocol == Protocol::Turso {
+            return Err(adopting.refused("it is of libSQL's protocol, and Turso's is wanted".to_owned()));
+        }
+        for place in adopting.places() {
+            if !has_frame(remote, place).await? {
+                continue;
+            }
+            let Some(image) = image_at(remote, place, adopting.directory()).await? else { continue };
+            let url = remote.url().to_owned();
+            let settled = spawn_blocking(move || {
+                let is_settled = adopting.settle(place, &image, &url)?;
+                Ok::<_, Error>((adopting, is_settled))
+            });
+            let is_settled;
+            (adopting, is_settled) = joined(settled.await)?;
+            if is_settled {
+                let (path, settings) = (self.path.clone(), self.settings.clone());
+                let opened = spawn_blocking(move || {
+                    adopting.finish()?;
+                    match Engine::open(&path, settings)? {
+                        Opened::Ready(engine) => Ok(*engine),
+                        _ => Err(Error::DatabaseMissing { path, unpushed: "" }),
+                    }
+                });
+                return joined(opened.await);
+            }
+        }
+        let reason = format!("{} does not have what is in it as of that frame", remote.url());
+        Err(adopting.refused(reason))
     }
 
     async fn create(&self) -> Result<Engine> {

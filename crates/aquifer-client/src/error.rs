@@ -103,16 +103,17 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The database is kept by a client of libSQL's.
+    /// The database is kept by a client of libSQL's, and cannot be taken over as it is.
     #[error(
-        "{path} is kept by a client of libSQL's ({path}-info is beside it), and two clients of one file would undo each \
-         other's work: have that client push what it has, and remove {path}-info and {path} to fetch the database anew; \
+        "{path} is kept by a client of libSQL's, and what {path}-info says of it does not hold ({reason}): have that client push what it has, and remove {path}-info and {path} to fetch the database anew; \
          or remove {path}-info alone, and add its rows to the remote ones with --merge",
         path = path.display()
     )]
     LibsqlCopy {
         /// The database.
         path: PathBuf,
+        /// Why it cannot be taken over.
+        reason: String,
     },
 
     /// The local changes cannot be made statements for the server.

@@ -11,6 +11,7 @@
 //! - [`rebase`]: rows that differ, put on top of what the server has; conflicts.
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod bootstrap;
 mod builder;
 mod database;

@@ -34,7 +34,7 @@ use crate::{Error, Result};
 
 pub(crate) use frames::Part;
 pub(crate) use opening::{Opened, make_empty};
-pub(crate) use pulling::Applied;
+pub(crate) use pulling::{Applied, schema_version_of};
 pub(crate) use pushing::{Outgoing, Sent};
 
 /// How long others that write or check the database are waited for.

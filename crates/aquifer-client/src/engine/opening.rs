@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::tracking::patiently;
 use super::{Engine, Settings};
+use crate::adopt::{self, Adopting};
 use crate::bootstrap::Bootstrapping;
-use crate::sidecar::{Base, FileStamp, PreImages, Sidecar, State, Tracked, with_suffix};
+use crate::sidecar::{Base, FileStamp, PreImages, Sidecar, State, Tracked};
 use crate::{Error, Result};
 
 /// What is found when a database is opened.
@@ -21,15 +22,20 @@ pub(crate) enum Opened {
     Absent,
     /// Its first fetch was begun, and is to be continued.
     Bootstrapping(Box<Bootstrapping>),
+    /// A client of libSQL's keeps it.
+    OfLibsql(Box<Adopting>),
 }
 
 impl Engine {
     /// Opens a database for sync. One that has no sidecar gets one: nothing of it is on the server yet.
     pub(crate) fn open(path: &Path, settings: Settings) -> Result<Opened> {
-        if with_suffix(path, "-info").exists() {
-            return Err(Error::LibsqlCopy { path: path.to_owned() });
+        if adopt::info_of(path).exists() {
+            return Ok(Opened::OfLibsql(Box::new(Adopting::begin(path)?)));
         }
-        let sidecar = Sidecar::open(path)?;
+        let mut sidecar = Sidecar::open(path)?;
+        if let Some(sidecar) = sidecar.as_mut().filter(|sidecar| sidecar.state().is_adopting) {
+            adopt::adopted(sidecar)?;
+        }
         // Not before: who had the sidecar until now may have put the database into place.
         let is_there = path.exists();
         match sidecar {
@@ -140,6 +146,7 @@ impl State {
             pushed: None,
             pull: None,
             bootstrap: None,
+            is_adopting: false,
             last_push: None,
             last_pull: None,
             sent: 0,

@@ -482,7 +482,7 @@ fn has_content(pages: Box<dyn ReadPages>) -> rusqlite::Result<bool> {
 }
 
 /// The version of the schema that page 1 says.
-pub(super) fn schema_version_of(page: &[u8]) -> u32 {
+pub(crate) fn schema_version_of(page: &[u8]) -> u32 {
     u32::from_be_bytes(std::array::from_fn(|i| page[SCHEMA_VERSION.start + i]))
 }
 

@@ -14,7 +14,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use pull::{base_pages, fetch};
+pub(crate) use pull::{base_pages, fetch, has_frame, image_at};
 
 use crate::remote::{PullQuery, Remote, RemoteError};
 

@@ -185,3 +185,50 @@ pub(crate) async fn base_pages(
     }
     Ok(changed.commit(u32::MAX).await?.incoming)
 }
+
+/// Whether the server has the frame of a place.
+pub(crate) async fn has_frame(remote: &Remote, place: Place) -> Result<bool, RemoteError> {
+    if place.frame == 0 {
+        return Ok(true);
+    }
+    match remote.frames(place.generation, place.frame, place.frame + 1).await {
+        Ok(pulled) => Ok(matches!(pulled, FramesPulled::Some(_))),
+        Err(RemoteError::Gone { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The database as of a place; `None`: the server does not have it.
+pub(crate) async fn image_at(remote: &Remote, place: Place, directory: &Path) -> Result<Option<Incoming>> {
+    let known = async {
+        let mut export = remote.export(place.generation).await?;
+        let mut writing = begin(directory, export.page_size, export.pages, None, true)?;
+        while let Some((pgno, page)) = export.next_page().await? {
+            writing = writing.put(pgno, page).await?;
+        }
+        writing = writing.commit(export.pages).await?;
+        let (mut next, mut whole) = (1, 0);
+        while next <= place.frame {
+            let pulled = remote.frames(place.generation, next, place.frame + 1).await?;
+            let FramesPulled::Some(mut frames) = pulled else { return Ok(None) };
+            let before = next;
+            while let Some(frame) = frames.next().await? {
+                writing = writing.put(frame.pgno, frame.page).await?;
+                if frame.size > 0 {
+                    writing = writing.commit(frame.size).await?;
+                    whole = next;
+                }
+                next += 1;
+            }
+            if next == before {
+                return Ok(None);
+            }
+        }
+        // A server that has no single frames may answer with all that came later.
+        Ok((whole == place.frame).then_some(writing.incoming))
+    };
+    match known.await {
+        Err(Error::Remote(RemoteError::Gone { .. })) => Ok(None),
+        known => known,
+    }
+}

@@ -40,6 +40,9 @@ pub(crate) struct State {
     pub(crate) pull: Option<Pull>,
     /// The first fetch of the database, which is not complete.
     pub(crate) bootstrap: Option<Bootstrap>,
+    /// Whether it is not known yet that libSQL's client has let go of the database.
+    #[serde(default)]
+    pub(crate) is_adopting: bool,
     /// When something was pushed last, in milliseconds since 1970.
     pub(crate) last_push: Option<i64>,
     /// When was pulled last, in milliseconds since 1970; also where nothing was new.

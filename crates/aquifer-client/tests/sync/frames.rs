@@ -193,17 +193,94 @@ async fn whoever_pushes_pages_pushes_all_of_them() {
     assert!(matches!(error, Error::WholeDatabase { .. }), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_libsqls_client_is_left_alone() {
-    let world = World::speaking(Protocol::Libsql).await;
+/// What libSQL's client has when it was opened for the first time, and has written since.
+async fn copy_of_libsqls_client(world: &World, sql: &str) -> Connection {
+    let get = async |path: &str| {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        http.get(format!("{}{path}", world.url())).send().await.unwrap().bytes().await.unwrap()
+    };
+    let info: serde_json::Value = serde_json::from_slice(&get("/info").await).unwrap();
+    let generation = u32::try_from(info["current_generation"].as_u64().unwrap()).unwrap();
+    let file = get(&format!("/export/{generation}")).await;
+    std::fs::write(world.path("a.db"), file).unwrap();
+    note(world, generation, 0);
     let theirs = Connection::open(world.path("a.db")).unwrap();
-    theirs.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE mine(x)").unwrap();
-    drop(theirs);
-    let before = std::fs::read(world.path("a.db")).unwrap();
-    std::fs::write(world.path("a.db-info"), "{}").unwrap();
-    let error = world.builder("a.db").open().await.unwrap_err();
-    assert!(matches!(error, Error::LibsqlCopy { .. }), "{error}");
-    assert!(error.to_string().contains("a.db-info"), "{error}");
-    assert_eq!(std::fs::read(world.path("a.db")).unwrap(), before);
-    assert!(!world.path("a.db-aquifer").exists());
+    theirs.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    theirs.execute_batch("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0").unwrap();
+    theirs.execute_batch(sql).unwrap();
+    theirs
+}
+
+fn note(world: &World, generation: u32, frame: u32) {
+    let words = [0, frame, generation].map(u32::to_le_bytes).concat();
+    let hash = words.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+    });
+    let note = serde_json::json!({
+        "hash": !hash, "version": 0, "durable_frame_num": frame, "generation": generation
+    });
+    std::fs::write(world.path("a.db-info"), note.to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_libsqls_client_is_taken_over_with_what_it_has_not_pushed() {
+    let world = World::new().await;
+    world.on_server(&format!("{TABLE};\nCREATE TABLE log(line)")).await;
+    world.on_server(MANY).await;
+    let sql =
+        "INSERT INTO log VALUES ('mine'); UPDATE t SET v = 'mine' WHERE k = 7; DELETE FROM t WHERE k > 1500";
+    drop(copy_of_libsqls_client(&world, sql).await);
+    world.on_server("INSERT INTO log VALUES ('server')").await;
+    let db = world.open("a.db").await;
+    assert!(!world.path("a.db-info").exists(), "its client would write old pages over new ones");
+    assert!(world.path("a.db-info-adopted").exists());
+    assert_eq!(local(&db, "SELECT line FROM log"), ["mine"]);
+    sync(&db).await;
+    drop(db);
+    let db = world.open("a.db").await;
+    sync(&db).await;
+    let other = world.open("b.db").await;
+    for db in [&db, &other] {
+        assert_eq!(local(db, "SELECT line FROM log ORDER BY 1"), ["mine", "server"]);
+        assert_eq!(local(db, "SELECT count(*), sum(v = 'mine') FROM t"), ["1500|1"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_libsqls_client_that_is_not_what_is_said_of_it_is_left_alone() {
+    for what in ["damaged", "of later", "checkpointed", "other pages"] {
+        let world = World::new().await;
+        world.on_server(TABLE).await;
+        world.on_server(MANY).await;
+        let theirs = copy_of_libsqls_client(&world, "INSERT INTO t VALUES (9999, 'mine')").await;
+        match what {
+            "damaged" => {
+                let note = std::fs::read_to_string(world.path("a.db-info")).unwrap();
+                let note = note.replace("\"durable_frame_num\":0", "\"durable_frame_num\":1");
+                std::fs::write(world.path("a.db-info"), note).unwrap();
+            }
+            "of later" => {
+                let note = std::fs::read_to_string(world.path("a.db-info")).unwrap();
+                let note: serde_json::Value = serde_json::from_str(&note).unwrap();
+                let generation = u32::try_from(note["generation"].as_u64().unwrap()).unwrap();
+                self::note(&world, generation, 99);
+            }
+            // Then nobody knows what is not pushed.
+            "checkpointed" => theirs.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap(),
+            _ => {
+                theirs
+                    .execute_batch("UPDATE t SET v = hex(zeroblob(300)); PRAGMA wal_checkpoint(TRUNCATE)")
+                    .unwrap();
+                theirs.execute_batch("INSERT INTO t VALUES (9998, 'mine')").unwrap();
+            }
+        }
+        drop(theirs);
+        let before = ["", "-wal", "-info"].map(|of| std::fs::read(world.path(&format!("a.db{of}"))).ok());
+        let error = world.builder("a.db").open().await.unwrap_err();
+        assert!(matches!(error, Error::LibsqlCopy { .. }), "{what}: {error}");
+        assert!(error.to_string().contains("a.db-info"), "{error}");
+        let after = ["", "-wal", "-info"].map(|of| std::fs::read(world.path(&format!("a.db{of}"))).ok());
+        assert!(before == after, "{what}: something was changed");
+        assert!(!world.path("a.db-aquifer").exists());
+    }
 }

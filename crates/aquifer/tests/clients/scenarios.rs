@@ -132,6 +132,7 @@ scenarios! {
     libsql_offline_for_python: Python "offline.py" "libsql" {
         what_one_pushes_the_other_pulls
         a_file_that_aquifer_syncs_as_pages_becomes_the_same
+        a_copy_is_taken_over_by_aquifer_with_what_it_has_not_pushed
         what_conflicts_is_refused_and_nothing_of_it_is_written
         a_restarted_server_is_found_again
         a_hundred_thousand_rows_are_bootstrapped

@@ -1,5 +1,6 @@
 """libsql with the database in a file of its own, offline: offline.py CLIENT SCENARIO."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -81,6 +82,50 @@ def a_file_that_aquifer_syncs_as_pages_becomes_the_same():
     b.sync()
     assert rows(b) == expected, rows(b)
     assert b.execute("SELECT DISTINCT more FROM t").fetchall() == [(7,)]
+
+
+def a_copy_is_taken_over_by_aquifer_with_what_it_has_not_pushed():
+    a, b = pair()
+    write(a, 10, "pushed")
+    a.sync()
+    write(a, 11, "offline")
+    a.close()
+    expected, pushed = taken_over("a", b, [(10, "pushed"), (11, "offline")])
+    assert pushed > 0
+    # What was pushed may not have been noted: the process ended at that moment.
+    c = open_as("c")
+    c.sync()
+    write(c, 20, "pushed")
+    c.sync()
+    with open("c.db-info", "rb") as info:
+        note = info.read()
+    write(c, 21, "pushed and not noted")
+    c.sync()
+    c.close()
+    with open("c.db-info", "wb") as info:
+        info.write(note)
+    _, pushed = taken_over("c", b, expected + [(20, "pushed"), (21, "pushed and not noted")])
+    assert pushed == 0, "what is on the server is not pushed again"
+
+
+def taken_over(name, other, expected):
+    """Another one writes meanwhile. Returns what all have then, and how much was pushed."""
+    other.sync()
+    more = (expected[-1][0] + 5, "of another")
+    write(other, *more)
+    other.sync()
+    sync = [os.environ["AQUIFER_PROGRAM"], "sync", f"{name}.db", "--json", "--remote", database().rstrip("/")]
+    synced = subprocess.run(sync, check=True, capture_output=True)
+    other.sync()
+    db = sqlite3.connect(f"{name}.db")
+    found = db.execute("SELECT id, v FROM t ORDER BY id").fetchall()
+    db.close()
+    assert found == rows(other) == expected + [more], (found, rows(other))
+    # libSQL's client does not go on with what it does not know any more. It says so on its standard output.
+    again = f"import libsql; libsql.connect('{name}.db', sync_url='{database().rstrip('/')}', auth_token='{TOKEN}', offline=True)"
+    refused = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True)
+    assert refused.returncode != 0 and "metadata" in refused.stderr, refused
+    return found, json.loads(synced.stdout)["pushed"]
 
 
 def what_conflicts_is_refused_and_nothing_of_it_is_written():
