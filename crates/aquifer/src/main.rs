@@ -95,7 +95,7 @@ async fn command(session: &Session, command: Command) -> Result<Exit, CliError> 
         Command::Rm(rm) => rm.run(session).await,
         Command::Copy(copy) => copy.run(session).await,
         Command::Doctor(doctor) => doctor.run(session).await,
-        Command::Config(_) => commands::config::Config::check(session),
+        Command::Config(config) => config.run(session),
         Command::Completions(completions) => completions.run(),
     }
 }

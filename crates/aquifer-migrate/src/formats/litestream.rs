@@ -132,7 +132,12 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
 pub(crate) async fn history(backup: &Backup) -> Result<Option<Plan>> {
     let files = list(backup).await?;
     let Some(last) = files.iter().map(|file| file.range.max).max() else { return Ok(None) };
-    let pieces = chain(backup, &files, last, |file| (Reverse(file.range.max), Reverse(file.object.len)))?;
+    let mut pieces = chain(backup, &files, last, |file| (Reverse(file.range.max), Reverse(file.object.len)))?;
+    if let Some(first) = pieces.first_mut() {
+        // When the history begins is wanted before it is read.
+        let header = header(backup, &first.object).await?;
+        first.time = Some(Timestamp::from_millis(header.timestamp));
+    }
     Ok(Some(Plan { page_size: None, check: false, pieces }))
 }
 
@@ -169,12 +174,16 @@ fn chain<K: Ord>(
     Ok(pieces)
 }
 
+async fn header(backup: &Backup, object: &ObjectInfo) -> Result<LtxHeader> {
+    let header = backup.store.get_range(&object.key, 0..LTX_HEADER_LEN as u64).await?;
+    let header = LtxHeader::parse(&fixed(backup, &object.key, &header)?);
+    header.map_err(|reason| damaged(backup, &object.key, reason))
+}
+
 /// The files whose last transaction was made by then, as their headers say.
 async fn written_by(backup: &Backup, files: Vec<File>, moment: Timestamp) -> Result<Vec<File>> {
     let files = stream::iter(files).map(|file| async move {
-        let header = backup.store.get_range(&file.object.key, 0..LTX_HEADER_LEN as u64).await?;
-        let header = LtxHeader::parse(&fixed(backup, &file.object.key, &header)?);
-        let header = header.map_err(|reason| damaged(backup, &file.object.key, reason))?;
+        let header = header(backup, &file.object).await?;
         Ok::<_, MigrateError>((header.timestamp <= moment.as_millis()).then_some(file))
     });
     let files: Vec<Option<File>> = files.buffered(AT_ONCE).try_collect().await?;

@@ -109,6 +109,15 @@ async fn moments_keep_their_times() {
         let file = import.at(aquifer_log::Target::Timestamp(at)).await;
         assert_eq!(sha256(&file), checksum(&point["restored"]), "at {at}");
     }
+    let bucket = Bucket::new("litestream-0.5");
+    let import = Import::new(&bucket, |importer| importer).await;
+    for point in bucket.expected["by_timestamp"].as_array().unwrap() {
+        let at: Timestamp = serde_json::from_value(point["timestamp"].clone()).unwrap();
+        let file = import.at(aquifer_log::Target::Timestamp(at)).await;
+        if point["restored"].is_object() {
+            assert_eq!(sha256(&file), checksum(&point["restored"]), "at {at}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

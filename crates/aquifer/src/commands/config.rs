@@ -1,4 +1,4 @@
-//! `aquifer config check`
+//! `aquifer config`
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use aquifer_client::remote::{Remote, RemoteError, RemoteOptions};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::commands::config_import::ConfigImport;
 use crate::config::{DatabaseSettings, Origin, ReplicateSettings, Setting, SyncEntry, given};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -23,6 +24,7 @@ pub(crate) struct Config {
 #[derive(Debug, Subcommand)]
 enum Action {
     Check(Check),
+    Import(ConfigImport),
 }
 
 /// Check the configuration file and print what it, the environment and the command line amount to
@@ -96,12 +98,21 @@ struct Variable {
 impl Config {
     /// What the command line says about replication.
     pub(crate) fn replicate_flags(&self) -> ReplicateSettings {
-        let Action::Check(check) = &self.action;
-        check.replicate.clone()
+        match &self.action {
+            Action::Check(check) => check.replicate.clone(),
+            Action::Import(_) => ReplicateSettings::default(),
+        }
+    }
+
+    pub(crate) fn run(&self, session: &Session) -> Result<Exit, CliError> {
+        match &self.action {
+            Action::Check(_) => Config::check(session),
+            Action::Import(import) => import.run(session),
+        }
     }
 
     /// Prints the merged settings: that they could be merged is the check.
-    pub(crate) fn check(session: &Session) -> Result<Exit, CliError> {
+    fn check(session: &Session) -> Result<Exit, CliError> {
         let settings = &session.settings;
         let replicate = given(&settings.replicate).into_iter().map(|(key, value)| {
             let origin = settings.origins.get(&key).copied().unwrap_or(Origin::Default);

@@ -4,6 +4,7 @@ pub(crate) mod admin;
 pub(crate) mod compact;
 pub(crate) mod completions;
 pub(crate) mod config;
+mod config_import;
 mod confirm;
 pub(crate) mod conflicts;
 pub(crate) mod copy;
