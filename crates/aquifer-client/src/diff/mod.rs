@@ -37,6 +37,7 @@ pub use plan::Table;
 use rows::{Order, Stream};
 use schema::Schema;
 pub(crate) use schema::quoted;
+pub(crate) use shared::one_less;
 use unordered::Unordered;
 
 /// Result of this module.

@@ -81,6 +81,6 @@ impl Quiet<'_> {
     }
 }
 
-pub(super) fn one_less(left: u32, pgno: Pgno) -> Result<u32, BTreeError> {
+pub(crate) fn one_less(left: u32, pgno: Pgno) -> Result<u32, BTreeError> {
     left.checked_sub(1).ok_or(BTreeError::Damaged { pgno, reason: "its tree goes in circles" })
 }

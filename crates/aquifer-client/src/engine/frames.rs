@@ -89,7 +89,9 @@ impl Engine {
         let current = self.current()?;
         self.offered = self.commits;
         let Some(place) = self.state().base.revision.as_deref().and_then(Place::of) else { return Ok(None) };
-        let Some(differing) = self.differing(&current, &Since::Base)? else { return Ok(None) };
+        let Some(differing) = self.differing(&current, &Since::Base, &RoaringBitmap::new())? else {
+            return Ok(None);
+        };
         let mut page = vec![0; self.page_size().bytes()];
         self.read(&mut current.clone(), Pgno::ONE, &mut page)?;
         let (server, local) = (self.state().schema_version, schema_version_of(&page));
@@ -193,7 +195,7 @@ impl Engine {
             }
             map.flush()?;
             Sidecar::put_changed(db, &changed)?;
-            pre_images.keep_only(db)?;
+            pre_images.keep_only(db, &RoaringBitmap::new())?;
             PushedPages::forget_all(db)?;
             state.base = base;
             state.schema_version = sent.schema_version;

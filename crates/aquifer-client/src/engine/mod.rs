@@ -8,6 +8,7 @@
 //! - A page of the base is never lost: it is in the database, or a pre-image, or the server has it (`tracking`).
 //! - Nothing is pushed that was pushed before: what was sent is kept as an image before it is sent (`pushing`).
 
+mod apart;
 mod batching;
 mod frames;
 mod opening;
@@ -60,6 +61,9 @@ pub(crate) struct Engine {
     /// What a test has happen at these places.
     #[cfg(test)]
     at: Option<Box<dyn FnMut(Point) + Send>>,
+    /// Whether a pull replays all local changes, for a test that compares.
+    #[cfg(test)]
+    is_replaying_all: bool,
 }
 
 /// Places between two steps that must not both be done or both be left.
@@ -223,10 +227,15 @@ impl Engine {
     }
 
     fn base_image(&self, current: &Current) -> Result<BaseImage> {
+        self.base_image_with(current, &RoaringBitmap::new())
+    }
+
+    /// The base, but with these pages as they are now.
+    fn base_image_with(&self, current: &Current, apart: &RoaringBitmap) -> Result<BaseImage> {
         Ok(BaseImage {
             current: current.clone(),
             sidecar: self.sidecar.reader()?,
-            changed: Arc::new(self.changed.clone()),
+            changed: Arc::new(&self.changed - apart),
             pre_images: self.pre_images(),
             pages: self.state().base.pages,
         })
@@ -276,9 +285,22 @@ impl Engine {
 
     /// What has been changed locally since an image that the server knows; `None`: nothing at all.
     fn changes(&mut self, current: &Current, since: &Since) -> Result<Option<Diff>> {
-        let differing = self.differing(current, since)?;
+        self.changes_beside(current, since, &RoaringBitmap::new())
+    }
+
+    /// The same without what is on these pages, which must be [`apart`](Engine::apart).
+    fn changes_beside(
+        &mut self,
+        current: &Current,
+        since: &Since,
+        apart: &RoaringBitmap,
+    ) -> Result<Option<Diff>> {
+        let differing = self.differing(current, since, apart)?;
         let Some(differing) = differing else { return Ok(None) };
-        let before = self.image_of(current, since)?;
+        let before: Box<dyn ReadPages> = match since {
+            Since::Base => Box::new(self.base_image_with(current, apart)?),
+            Since::Push(_) => self.image_of(current, since)?,
+        };
         let pages = differing.iter().filter_map(Pgno::new);
         Ok(Some(Diff::between(before, Box::new(current.clone()), pages)?))
     }
@@ -292,11 +314,16 @@ impl Engine {
 
     /// Pages whose content differs from what it is in an image that the server knows, and which are in both; `None`:
     /// there is no difference.
-    fn differing(&self, current: &Current, since: &Since) -> Result<Option<RoaringBitmap>> {
+    fn differing(
+        &self,
+        current: &Current,
+        since: &Since,
+        apart: &RoaringBitmap,
+    ) -> Result<Option<RoaringBitmap>> {
         let failed = |e| Error::Sidecar(self.sidecar.error(e));
         let db = self.sidecar.db();
         let mut current = current.clone();
-        let mut candidates = self.changed.clone();
+        let mut candidates = &self.changed - apart;
         let base_pages = self.state().base.pages;
         let (pages, pushed) = match since {
             Since::Base => (base_pages, None),

@@ -103,6 +103,8 @@ impl Engine {
             settings,
             #[cfg(test)]
             at: None,
+            #[cfg(test)]
+            is_replaying_all: false,
         };
         let (local, known) = (engine.page_size().get(), engine.state().page_size);
         if known != 0 && known != local {

@@ -61,6 +61,8 @@ struct Rebased {
     image: SharedPages,
     /// Pages that the local changes have written over the new base.
     written: RoaringBitmap,
+    /// Pages that are what they are in the database, see [`Engine::apart`].
+    apart: RoaringBitmap,
     conflicts: u64,
 }
 
@@ -101,7 +103,8 @@ impl Engine {
             let mut rebased = if self.is_seed(&current, incoming)? {
                 // The server has nothing that the local rows would have to be put on.
                 let written = (1..=incoming.pages()).collect();
-                Rebased { image: SharedPages::new(Box::new(current.clone())), written, conflicts: 0 }
+                let (image, apart) = (SharedPages::new(Box::new(current.clone())), RoaringBitmap::new());
+                Rebased { image, written, apart, conflicts: 0 }
             } else {
                 self.rebase(&current, incoming)?
             };
@@ -158,34 +161,42 @@ impl Engine {
     }
 
     fn new_base(&self, current: &Current, incoming: &Arc<Incoming>) -> Result<NewBase> {
-        let base = if incoming.replaces { None } else { Some(self.base_image(current)?) };
+        self.new_base_with(current, incoming, &RoaringBitmap::new())
+    }
+
+    /// The new base, but with these pages as they are now.
+    fn new_base_with(
+        &self,
+        current: &Current,
+        incoming: &Arc<Incoming>,
+        apart: &RoaringBitmap,
+    ) -> Result<NewBase> {
+        let base = if incoming.replaces { None } else { Some(self.base_image_with(current, apart)?) };
         Ok(NewBase { base, incoming: Arc::clone(incoming) })
     }
 
     /// Makes the image: the new base with the local changes.
     fn rebase(&mut self, current: &Current, incoming: &Arc<Incoming>) -> Result<Rebased> {
         let since = self.since(current, incoming)?;
-        let local = self.changes(current, &since)?;
+        let apart = self.apart(current, &since, incoming)?;
+        let local = self.changes_beside(current, &since, &apart)?;
         // What was pushed of ignored tables is not in the server's image: it is counted from the base.
         let kept = match &since {
             Since::Push(_) if !self.settings.ignored.is_empty() => self.changes(current, &Since::Base)?,
             _ => None,
         };
         self.sidecar.update(|db, _| Conflicts::drop_staged(db))?;
-        let new_base = self.new_base(current, incoming)?;
+        let new_base = self.new_base_with(current, incoming, &apart)?;
         if local.is_none() && kept.is_none() {
-            return Ok(Rebased {
-                image: SharedPages::new(Box::new(new_base)),
-                written: RoaringBitmap::new(),
-                conflicts: 0,
-            });
+            let (image, written) = (SharedPages::new(Box::new(new_base)), RoaringBitmap::new());
+            return Ok(Rebased { image, written, apart, conflicts: 0 });
         }
         let spill = tempfile::tempfile_in(directory_of(&self.path))
             .map_err(Error::file("make a temporary file beside", &self.path))?;
         let (onto, overlay): (Connection, Overlay) =
             open_overlay(Box::new(new_base), spill).map_err(|e| self.sqlite(e))?;
-        let (remote, _) =
-            open_pages(Box::new(self.new_base(current, incoming)?)).map_err(|e| self.sqlite(e))?;
+        let (remote, _) = open_pages(Box::new(self.new_base_with(current, incoming, &apart)?))
+            .map_err(|e| self.sqlite(e))?;
         let mut conflicts = Vec::new();
         let settings = &self.settings;
         let resolver: &dyn Resolver = match &settings.resolver {
@@ -217,7 +228,7 @@ impl Engine {
         drop((onto, remote));
         self.sidecar.update(|db, _| Conflicts::stage(db, &conflicts))?;
         let written = overlay.written().into_iter().map(Pgno::get).collect();
-        Ok(Rebased { image: SharedPages::new(Box::new(overlay)), written, conflicts: count })
+        Ok(Rebased { image: SharedPages::new(Box::new(overlay)), written, apart, conflicts: count })
     }
 
     /// The image that local changes are counted from: what was pushed, if the server's image has it.
@@ -252,7 +263,7 @@ impl Engine {
         let image = &mut rebased.image;
         let (before, after) = (current.pages(), image.pages());
         let mut candidates: RoaringBitmap = incoming.pgnos().map(Pgno::get).collect();
-        candidates |= &self.changed;
+        candidates |= &self.changed - &rebased.apart;
         candidates |= &rebased.written;
         if incoming.replaces {
             candidates.insert_range(1..=after);
@@ -264,9 +275,22 @@ impl Engine {
         let size = self.page_size().bytes();
         let (mut old, mut new) = (vec![0; size], vec![0; size]);
         let mut pages = RoaringBitmap::new();
+        let base_pages = self.state().base.pages;
+        let mut map = PageMap::new(self.sidecar.db());
         for pgno in candidates.iter().filter_map(Pgno::new) {
-            self.read(image, pgno, &mut new)?;
             let is_there = pgno.get() <= before;
+            // Where it is the base's here and the server's there, both hashes are known.
+            let hash = incoming.hash(pgno).filter(|_| !rebased.written.contains(pgno.get()));
+            if let Some(hash) = hash.filter(|_| is_there && pgno.get() <= base_pages)
+                && !self.changed.contains(pgno.get())
+                && let Some(known) = map.get(pgno).map_err(|e| self.sidecar.error(e))?
+            {
+                if hash != known {
+                    pages.insert(pgno.get());
+                }
+                continue;
+            }
+            self.read(image, pgno, &mut new)?;
             if is_there {
                 self.read(&mut current, pgno, &mut old)?;
             }
@@ -301,7 +325,7 @@ impl Engine {
         let size = self.page_size().bytes();
         let (mut old, mut new) = (vec![0; size], vec![0; size]);
         let image = &mut rebased.image;
-        let mut changed = RoaringBitmap::new();
+        let mut changed = rebased.apart.clone();
         let mut over = rebased.written.clone();
         if image.pages() < base.pages {
             over.insert_range(image.pages() + 1..=base.pages);
@@ -316,6 +340,15 @@ impl Engine {
         let path = self.path.clone();
         let mut unreadable = None;
         let page_size = self.page_size().get();
+        // What these were before local work is what they are in the new base, too.
+        let mut kept = self.changed.clone();
+        kept.remove_range(base.pages.saturating_add(1)..);
+        if incoming.replaces {
+            kept.clear();
+        }
+        for pgno in incoming.pgnos() {
+            kept.remove(pgno.get());
+        }
         let is_there =
             incoming.read(Pgno::ONE, &mut new).map_err(Error::file("read what was pulled into", &path))?;
         let schema_version = is_there.then(|| schema_version_of(&new));
@@ -328,11 +361,15 @@ impl Engine {
                 }
                 let is_there = pgno.get() <= image.pages() && image.read(pgno, &mut new);
                 if !is_there || crate::sidecar::content(pgno, &old) != crate::sidecar::content(pgno, &new) {
-                    pre_images.put(db, pgno, &old)?;
+                    if !kept.contains(pgno.get()) {
+                        pre_images.put(db, pgno, &old)?;
+                    }
                     changed.insert(pgno.get());
+                } else {
+                    changed.remove(pgno.get());
                 }
             }
-            plan.staged.put(db, &changed)?;
+            plan.staged.put(db, &changed, &(kept & &changed))?;
             let version_before = plan.schema_version;
             state.pull = Some(Pull { base, page_size, schema_version, version_before });
             Ok(())
@@ -363,11 +400,11 @@ impl Engine {
                 map.set(pgno, hash)?;
             }
             map.flush()?;
-            let changed = Staged::changed(db)?;
+            let (changed, kept) = Staged::changed(db)?;
             Sidecar::put_changed(db, &changed)?;
             Staged::forget(db)?;
             Conflicts::promote(db, now(), pull.base.revision.as_deref())?;
-            PreImages::of(pull.base.number).keep_only(db)?;
+            PreImages::of(pull.base.number).keep_only(db, &kept)?;
             PushedPages::forget_all(db)?;
             state.base = pull.base;
             state.schema_version = pull.schema_version.unwrap_or(state.schema_version);

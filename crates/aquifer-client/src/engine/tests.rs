@@ -1,5 +1,7 @@
 //! An engine against a file that plays the server.
 
+mod apart;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -136,7 +138,11 @@ fn what_the_server_has_is_what_the_database_has_while_it_grows_and_shrinks() {
         stage.assert_same();
         assert_eq!(Stage::dump(&reader), Stage::dump(&stage.server), "a connection that was open");
         let current = engine.current().unwrap();
-        assert_eq!(engine.differing(&current, &Since::Base).unwrap(), None, "after {sql}");
+        assert_eq!(
+            engine.differing(&current, &Since::Base, &RoaringBitmap::new()).unwrap(),
+            None,
+            "after {sql}"
+        );
         drop(current);
         engine.checkpoint().unwrap();
     }

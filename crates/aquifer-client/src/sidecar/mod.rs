@@ -41,13 +41,13 @@ const PAGE: u32 = 16 << 10;
 /// Bytes of its WAL from which it is moved into the file: more than most syncs write, so that none waits for that.
 const CHECKPOINT: u32 = 64 << 20;
 /// Version of its tables.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// None of them WITHOUT ROWID: the index would hold the pages themselves, and SQLite read each one that it compares.
 const TABLES: &str = "
     CREATE TABLE state(id INTEGER PRIMARY KEY CHECK (id = 1), json TEXT NOT NULL, checksum INTEGER NOT NULL);
     CREATE TABLE page_map(chunk INTEGER PRIMARY KEY, hashes BLOB NOT NULL);
-    CREATE TABLE pre_images(base INTEGER NOT NULL, pgno INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY(base, pgno));
+    CREATE TABLE pre_images(base INTEGER NOT NULL, pgno INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY(pgno, base));
     CREATE TABLE pushed(change_id INTEGER NOT NULL, pgno INTEGER NOT NULL, hash INTEGER NOT NULL, delta BLOB NOT NULL, PRIMARY KEY(change_id, pgno));
     CREATE TABLE sets(name TEXT PRIMARY KEY, content BLOB NOT NULL);
     CREATE TABLE conflicts(id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, revision TEXT, json TEXT NOT NULL);

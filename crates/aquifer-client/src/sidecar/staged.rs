@@ -8,6 +8,7 @@ use super::sets;
 
 const PAGES: &str = "staged pages";
 const CHANGED: &str = "staged changed";
+const KEPT: &str = "staged kept";
 
 /// What a pull is about to do.
 #[derive(Debug)]
@@ -35,10 +36,17 @@ impl Staged {
         entries.filter_map(|entry| Some((pgno(entry)?, hash(entry, 4))))
     }
 
-    /// Records it, with the pages of the new base that will not be what they are in the database.
-    pub(crate) fn put(&self, db: &Connection, changed: &RoaringBitmap) -> rusqlite::Result<()> {
+    /// Records it, with the pages of the new base that will not be what they are in the database, and those of them
+    /// whose pre-images are those of the old base.
+    pub(crate) fn put(
+        &self,
+        db: &Connection,
+        changed: &RoaringBitmap,
+        kept: &RoaringBitmap,
+    ) -> rusqlite::Result<()> {
         sets::put_bytes(db, PAGES, &self.pages)?;
-        sets::put(db, CHANGED, changed)
+        sets::put(db, CHANGED, changed)?;
+        sets::put(db, KEPT, kept)
     }
 
     pub(crate) fn get(db: &Connection) -> rusqlite::Result<Staged> {
@@ -46,12 +54,13 @@ impl Staged {
         Ok(Staged { replaces: pages.first() == Some(&1), pages })
     }
 
-    pub(crate) fn changed(db: &Connection) -> rusqlite::Result<RoaringBitmap> {
-        sets::get(db, CHANGED)
+    /// The pages that will not be what they are in the new base, and those of them whose pre-images stay.
+    pub(crate) fn changed(db: &Connection) -> rusqlite::Result<(RoaringBitmap, RoaringBitmap)> {
+        Ok((sets::get(db, CHANGED)?, sets::get(db, KEPT)?))
     }
 
     pub(crate) fn forget(db: &Connection) -> rusqlite::Result<()> {
-        [PAGES, CHANGED].into_iter().try_for_each(|name| sets::forget(db, name))
+        [PAGES, CHANGED, KEPT].into_iter().try_for_each(|name| sets::forget(db, name))
     }
 }
 
