@@ -18,6 +18,7 @@
 //! break (the program was not running), only equal salts and an equal cumulative checksum at the remembered frame
 //! prove it ([`PinnedDatabase::open`]); else [`Continuity::Broken`] says that the pages must be compared.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ use crate::handle::{Backfill, Handle, WalLock};
 use crate::position::WalPosition;
 use crate::view::View;
 use crate::wal::{
-    FRAME_HEADER_LEN, FrameHeader, FrameReader, HEADER_LEN, Salts, WalError, WalHeader, page_offset,
+    Ahead, FRAME_HEADER_LEN, FrameHeader, FrameReader, HEADER_LEN, Salts, WalError, WalHeader, page_offset,
 };
 use crate::{Error, Result};
 
@@ -61,6 +62,7 @@ pub struct Advance {
     /// The pages in those frames, ascending; each with the number of its newest frame.
     pub changed: Vec<(Pgno, u32)>,
     contents: Contents,
+    ahead: RefCell<Ahead>,
     page_size: PageSize,
 }
 
@@ -302,6 +304,7 @@ impl PinnedDatabase {
             frames: 0,
             changed: Vec::new(),
             contents: std::mem::take(&mut self.spare),
+            ahead: RefCell::default(),
             page_size: self.page_size,
         };
         if to.frame > 0 {
@@ -405,14 +408,19 @@ impl PinnedDatabase {
         if let Some(content) = advance.contents.get(pgno, self.page_size) {
             return Ok(content);
         }
-        self.read_frame(frame, page)?;
+        let (wal, mut ahead) = (self.frames(), advance.ahead.borrow_mut());
+        let read = ahead.read(wal, self.page_size, frame, advance.to.frame, page);
+        read.map_err(|source| Error::Io { path: wal_path(&self.path), source })?;
         Ok(page)
     }
 
     fn read_frame(&self, frame: u32, page: &mut [u8]) -> Result<()> {
-        let wal = self.wal.as_ref().expect("frames are known only after the WAL was opened");
-        read_frame(wal, self.page_size, frame, page)
-            .map_err(|source| Error::Io { path: wal_path(&self.path), source })
+        let read = self.frames().read_exact_at(page, page_offset(self.page_size, frame));
+        read.map_err(|source| Error::Io { path: wal_path(&self.path), source })
+    }
+
+    fn frames(&self) -> &File {
+        self.wal.as_ref().expect("frames are known only after the WAL was opened")
     }
 
     /// The image up to the place that was handed out last, to be read by others meanwhile. `None` where something was
@@ -435,7 +443,8 @@ impl PinnedDatabase {
             None => None,
         };
         let index = self.index.clone();
-        Ok(Some(View { handle, wal, wal_path, index, page_size: self.page_size, pages: self.pages()? }))
+        let (page_size, pages, end) = (self.page_size, self.pages()?, self.at.frame);
+        Ok(Some(View { handle, wal, wal_path, index, end, ahead: Ahead::default(), page_size, pages }))
     }
 
     /// Moves the pin to the place that the advance reached: everything in it is now the caller's.
@@ -560,15 +569,6 @@ impl Advance {
     pub fn wal_bytes(&self) -> u64 {
         self.frames * (FRAME_HEADER_LEN + self.page_size.bytes()) as u64
     }
-}
-
-pub(crate) fn read_frame(
-    wal: &File,
-    page_size: PageSize,
-    frame: u32,
-    page: &mut [u8],
-) -> std::io::Result<()> {
-    wal.read_exact_at(page, page_offset(page_size, frame))
 }
 
 /// The path of a database's WAL.

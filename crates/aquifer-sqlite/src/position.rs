@@ -29,6 +29,12 @@ impl WalPosition {
         pages: 0,
     };
 
+    /// The beginning of the same WAL.
+    #[must_use]
+    pub fn start(&self) -> WalPosition {
+        WalPosition { frame: 0, checksum: WalChecksum { s0: 0, s1: 0 }, pages: 0, ..*self }
+    }
+
     /// Bytes of an encoded position.
     pub const LEN: usize = 28;
 

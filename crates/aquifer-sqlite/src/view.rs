@@ -7,7 +7,7 @@ use aquifer_format::{PageSize, Pgno};
 use rustc_hash::FxHashMap;
 
 use crate::handle::Handle;
-use crate::pinned::read_frame;
+use crate::wal::Ahead;
 use crate::{Error, Result};
 
 /// The image that a [`PinnedDatabase`](crate::PinnedDatabase) had handed out when this was taken, whatever is written
@@ -22,6 +22,9 @@ pub struct View {
     pub(crate) wal_path: PathBuf,
     /// Newest frame of each page that is not in the database file.
     pub(crate) index: FxHashMap<u32, u32>,
+    /// The last frame of the image.
+    pub(crate) end: u32,
+    pub(crate) ahead: Ahead,
     pub(crate) page_size: PageSize,
     pub(crate) pages: u32,
 }
@@ -38,9 +41,11 @@ impl View {
     }
 
     /// Fills `page`, which has the size of a page. Pages beyond the end are zeros.
-    pub fn read(&self, pgno: Pgno, page: &mut [u8]) -> Result<()> {
+    pub fn read(&mut self, pgno: Pgno, page: &mut [u8]) -> Result<()> {
         match (self.index.get(&pgno.get()), &self.wal) {
-            (Some(&frame), Some(wal)) => read_frame(wal, self.page_size, frame, page)
+            (Some(&frame), Some(wal)) => self
+                .ahead
+                .read(wal, self.page_size, frame, self.end, page)
                 .map_err(|source| Error::Io { path: self.wal_path.clone(), source }),
             _ => self.handle.read_page(pgno, page),
         }

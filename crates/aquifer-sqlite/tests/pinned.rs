@@ -409,7 +409,7 @@ fn a_view_stays_what_it_was() {
                 }
                 _ => {}
             }
-            for (view, expected) in &views {
+            for (view, expected) in &mut views {
                 assert_eq!(view.pages() as usize, expected.len(), "seed {seed}");
                 let mut page = vec![0; view.page_size().bytes()];
                 for (pgno, content) in expected {

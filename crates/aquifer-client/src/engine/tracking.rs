@@ -52,19 +52,30 @@ impl Engine {
     /// Decides what is known of a database that was just opened.
     pub(super) fn resume(&mut self, continuity: Continuity) -> Result<()> {
         if let Continuity::Broken(reason) = continuity {
-            let is_unchanged = self.state().tracked.as_ref().is_some_and(|tracked| {
-                // All that was committed is in the file, and nobody has written to it.
-                tracked.is_whole
-                    && self.pinned.position().frame == 0
-                    && FileStamp::of(&self.path).is_ok_and(|stamp| stamp == tracked.file)
+            // All that was committed then is in the file, and nobody has written to it since: so nothing that came
+            // later is in the file, and no WAL was reset that had any of it.
+            let is_file_unchanged = self.state().tracked.as_ref().is_some_and(|tracked| {
+                FileStamp::of(&self.path).is_ok_and(|stamp| tracked.has_all_in(&stamp))
             });
-            if !is_unchanged {
+            if !is_file_unchanged || !self.go_back_to_file()? {
                 tracing::debug!(path = %self.path.display(), reason, "all pages are compared");
                 return self.compare_all();
             }
         }
         self.changed = self.sidecar.changed()?;
         Ok(())
+    }
+
+    /// Takes all that is in the WAL for what has come. False: it was reset meanwhile.
+    fn go_back_to_file(&mut self) -> Result<bool> {
+        let now = *self.pinned.position();
+        if now.frame == 0 {
+            return Ok(true);
+        }
+        // The pin that there is keeps the WAL until there is the other one.
+        let (pinned, continuity) = patiently(|| PinnedDatabase::open(&self.path, Some(&now.start())))?;
+        self.pinned = pinned;
+        Ok(continuity == Continuity::Proven)
     }
 
     fn record(&mut self, advance: Advance) -> Result<()> {
@@ -241,8 +252,8 @@ impl Engine {
             Err(error) if error.is_transient() => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        let stamp = self.stamp()?;
-        let tracked = Tracked::new(self.pinned.position(), stamp, stamp.is_settled(now()));
+        let (stamp, is_certain) = self.lasting_stamp()?;
+        let tracked = Tracked::new(self.pinned.position(), stamp, is_certain);
         if self.state().tracked.as_ref() != Some(&tracked) {
             self.sidecar.update(|_, state| {
                 state.tracked = Some(tracked);
@@ -303,6 +314,21 @@ impl Engine {
         FileStamp::of(&self.path).map_err(Error::file("read", &self.path))
     }
 
+    /// What the file is known by while the pin is loose, so that nobody writes to it; and whether any change of it will
+    /// show.
+    fn lasting_stamp(&self) -> Result<(FileStamp, bool)> {
+        let stamp = self.stamp()?;
+        if stamp.is_settled(now()) {
+            return Ok((stamp, true));
+        }
+        // A change within the same tick of the clock would not show: the file gets a time that the clock has left behind.
+        if let Err(error) = stamp.set_back(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "its time of modification stays");
+        }
+        let now = self.stamp()?;
+        Ok((now, now.is_older_than(&stamp)))
+    }
+
     fn tracked(&self, to: &aquifer_sqlite::WalPosition, is_whole: bool) -> Result<Tracked> {
         Ok(Tracked::new(to, self.stamp()?, is_whole))
     }
@@ -329,6 +355,9 @@ fn keep(
     page: &mut [u8],
 ) -> rusqlite::Result<()> {
     let Some(hash) = map.get(pgno)? else { return Ok(()) };
+    if pre_images.has(db, pgno)? {
+        return Ok(());
+    }
     match pinned.read_old(pgno, page) {
         Ok(content) if hash_of(pgno, content) == hash => return pre_images.put(db, pgno, content),
         _ => {}

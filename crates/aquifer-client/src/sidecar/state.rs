@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use aquifer_sqlite::WalPosition;
 use serde::{Deserialize, Serialize};
@@ -72,7 +73,10 @@ pub(crate) struct Tracked {
     /// The database file then.
     pub(crate) file: FileStamp,
     /// Whether it held all that was committed.
-    pub(crate) is_whole: bool,
+    is_whole: bool,
+    /// Since when this machine is up, by a name that it gave that; `None`: it does not tell.
+    #[serde(default)]
+    boot: Option<String>,
 }
 
 /// A push.
@@ -133,7 +137,13 @@ impl Tracked {
             let _ = write!(hex, "{byte:02x}");
             hex
         });
-        Tracked { wal, file, is_whole }
+        Tracked { wal, file, is_whole, boot: boot().map(str::to_owned) }
+    }
+
+    /// Whether the file, as it is now, has all that was committed then and nothing else. A machine that has lost its power may
+    /// have kept what was written to a file, and not that it was.
+    pub(crate) fn has_all_in(&self, now: &FileStamp) -> bool {
+        self.is_whole && self.file == *now && self.boot.is_some() && self.boot.as_deref() == boot()
     }
 
     /// The place in the WAL.
@@ -162,11 +172,36 @@ impl FileStamp {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
+    /// Gives the file a time of modification a moment before the one that it has here.
+    pub(crate) fn set_back(&self, path: &Path) -> std::io::Result<()> {
+        // Not through a descriptor: to close one of the database would drop SQLite's locks on it.
+        use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+        let modified = self.modified - 1;
+        let time = |nanoseconds: i64| Timespec {
+            tv_sec: nanoseconds.div_euclid(1_000_000_000),
+            tv_nsec: nanoseconds.rem_euclid(1_000_000_000),
+        };
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access, last_modification: time(modified) };
+        Ok(utimensat(CWD, path, &times, AtFlags::empty())?)
+    }
+
+    /// Whether the time of modification is earlier, of the same file with the same size.
+    pub(crate) fn is_older_than(&self, other: &FileStamp) -> bool {
+        self.is_same_file(other) && self.size == other.size && self.modified < other.modified
+    }
+
     /// Whether a change after `now` (milliseconds since 1970) would show: file systems count time in ticks of some
     /// milliseconds, so that a change right after another one may not.
     pub(crate) fn is_settled(&self, now: i64) -> bool {
         now.saturating_mul(1_000_000) > self.changed.saturating_add(100_000_000)
     }
+}
+
+fn boot() -> Option<&'static str> {
+    static BOOT: LazyLock<Option<String>> =
+        LazyLock::new(|| std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok());
+    BOOT.as_deref().map(str::trim)
 }
 
 pub(super) fn checksum(json: &str) -> i64 {

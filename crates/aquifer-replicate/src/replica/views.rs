@@ -52,7 +52,7 @@ impl RevisionView {
     /// Fills `page`, which has the size of a page. Pages beyond the end are zeros. False if the view was given up, because
     /// the database's WAL has grown too large ([`WalLimits::viewed`](crate::capture::WalLimits::viewed)). Blocks.
     pub fn read(&self, pgno: Pgno, page: &mut [u8]) -> Result<bool> {
-        match &*self.view.lock() {
+        match &mut *self.view.lock() {
             Some(view) => view.read(pgno, page).map(|()| true).map_err(Into::into),
             None => Ok(false),
         }

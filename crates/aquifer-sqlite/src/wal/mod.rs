@@ -1,9 +1,11 @@
 //! The write-ahead log's bytes. Source: sqlite.org/fileformat2.html, section 4, "The Write-Ahead Log".
 
+mod ahead;
 mod checksum;
 mod header;
 mod reader;
 
+pub(crate) use ahead::Ahead;
 pub use checksum::WalChecksum;
 pub use header::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Salts, WalHeader};
 pub use reader::{Frame, FrameReader, page_offset};
