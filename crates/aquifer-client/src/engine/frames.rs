@@ -89,7 +89,7 @@ impl Engine {
         let current = self.current()?;
         self.offered = self.commits;
         let Some(place) = self.state().base.revision.as_deref().and_then(Place::of) else { return Ok(None) };
-        let Some(differing) = self.differing(&current, &Since::Base, &RoaringBitmap::new())? else {
+        let Some(differing) = self.differing(&current, &Since::Base)? else {
             return Ok(None);
         };
         let mut page = vec![0; self.page_size().bytes()];

@@ -295,7 +295,16 @@ impl Engine {
         since: &Since,
         apart: &RoaringBitmap,
     ) -> Result<Option<Diff>> {
-        let differing = self.differing(current, since, apart)?;
+        let differing = match since {
+            // That some of them do not differ any more is found out by the way.
+            Since::Base => {
+                let pages = self.state().base.pages;
+                let mut changed = &self.changed - apart;
+                changed.remove_range(pages.min(current.pages()).saturating_add(1)..);
+                (pages != current.pages() || !changed.is_empty()).then_some(changed)
+            }
+            Since::Push(_) => self.differing(current, since)?,
+        };
         let Some(differing) = differing else { return Ok(None) };
         let before: Box<dyn ReadPages> = match since {
             Since::Base => Box::new(self.base_image_with(current, apart)?),
@@ -314,16 +323,11 @@ impl Engine {
 
     /// Pages whose content differs from what it is in an image that the server knows, and which are in both; `None`:
     /// there is no difference.
-    fn differing(
-        &self,
-        current: &Current,
-        since: &Since,
-        apart: &RoaringBitmap,
-    ) -> Result<Option<RoaringBitmap>> {
+    fn differing(&self, current: &Current, since: &Since) -> Result<Option<RoaringBitmap>> {
         let failed = |e| Error::Sidecar(self.sidecar.error(e));
         let db = self.sidecar.db();
         let mut current = current.clone();
-        let mut candidates = &self.changed - apart;
+        let mut candidates = self.changed.clone();
         let base_pages = self.state().base.pages;
         let (pages, pushed) = match since {
             Since::Base => (base_pages, None),

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use aquifer_sqlite::FileLock;
 use roaring::RoaringBitmap;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
 
 pub(crate) use conflicts::Conflicts;
@@ -296,6 +297,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let open = || {
         let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         db.busy_timeout(std::time::Duration::from_secs(5))?;
+        // Else SQLite prepares some statements anew for each value, in search of a better plan.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
             // Of a new one: several pages of the database fit into one of its own.
             db.pragma_update(None, "page_size", PAGE)?;

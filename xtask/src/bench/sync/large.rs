@@ -111,25 +111,51 @@ fn push(copy: &Copy, app: &Connection, turso: Option<&Turso>, step: u64, table: 
         table.plain(bench, &what("sending, until it is durable"), median(&mut send), " ms");
         let rate = CHANGED as f64 / median(&mut whole);
         table.plain(bench, &what("end to end, with the program's start"), rate, " rows/s");
+        let rate = CHANGED as f64 / push_open(copy, app, step)?;
+        table.plain(bench, &what("end to end, of a database that is open"), rate, " rows/s");
         rates.push((name, step, rate));
     }
     table.limited(bench, "peak memory", peak, " MiB", MEMORY);
     let Some(turso) = turso else { return Ok(()) };
     for (name, step, ours) in rates {
-        let (seconds, taken) = turso.run(&copy.url(), "push", 7, step, CHANGED)?;
-        let theirs = CHANGED as f64 / seconds;
+        let (mut seconds, mut theirs_peak) = (Vec::new(), 0);
+        for round in 0..ROUNDS as u64 {
+            let (took, taken) = turso.run(&copy.url(), "push", 7 + round, step, CHANGED)?;
+            seconds.push(took);
+            theirs_peak = theirs_peak.max(taken.peak);
+        }
+        let theirs = CHANGED as f64 / median(&mut seconds);
         let what = format!("{CHANGED} rows of 1 GB, {name}: of {PACKAGE}");
         table.limited(bench, &what, ours / theirs, "x", Limit::AtLeast(2.0));
         table.plain(bench, &format!("{what}: rows"), theirs, " rows/s");
         table.plain(
             bench,
             &format!("{what}: its peak memory"),
-            taken.peak as f64 / f64::from(1 << 20),
+            theirs_peak as f64 / f64::from(1 << 20),
             " MiB",
         );
     }
     copy.sync(&[])?;
     Ok(())
+}
+
+/// Seconds that a push takes where the database is open already: what Turso's client is measured by. The rows are changed
+/// right before, so that looking for them is a part of it.
+fn push_open(copy: &Copy, app: &Connection, step: u64) -> Result<f64> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let database = Builder::new(&copy.file).remote(copy.url()).open().await?;
+        let mut seconds = Vec::new();
+        for round in 0..ROUNDS as u64 {
+            change(app, &Rows { first: 11 + round, step })?;
+            let begun = Instant::now();
+            let synced = database.push().await?;
+            seconds.push(begun.elapsed().as_secs_f64());
+            expect(synced.pushed as f64, CHANGED as f64, "rows pushed")?;
+            database.sync().await?.online()?;
+        }
+        Ok(median(&mut seconds))
+    })
 }
 
 fn pull(
