@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::bucket::{Bucket, sha256};
 
-fn timestamp(text: &Value) -> Timestamp {
-    serde_json::from_value(text.clone()).unwrap()
+fn timestamp(text: &Value) -> Target {
+    Target::Timestamp(serde_json::from_value(text.clone()).unwrap())
 }
 
 /// Those of the libSQL crate, each generation by itself; `live` is what the database was.
@@ -75,26 +75,30 @@ async fn what_bottomless_of_the_server_wrote_is_restored_at_every_batch() {
     }
 }
 
+/// Wherever Litestream restores something: what it has not at a moment that it was asked for, it refuses.
+async fn compare_points(bucket: &Bucket, name: &str, list: &str, target: impl Fn(&Value) -> Target) {
+    for point in bucket.expected[list].as_array().unwrap() {
+        let mut restorer = bucket.restorer().target(target(point));
+        if let Some(generation) = point["generation"].as_str() {
+            restorer = restorer.generation(generation);
+        }
+        if point["restored"].is_object() {
+            bucket.compare(restorer, &point["restored"], &format!("{name}: {point}")).await;
+        }
+    }
+}
+
+fn position(point: &Value, key: &str) -> Target {
+    Target::Position(u64::from_str_radix(point[key].as_str().unwrap(), 16).unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_litestream_0_5_wrote_is_restored_at_every_transaction_and_moment() {
     for suffix in ["", "-64k", "-retained", "-s3", ".5"] {
         let bucket = Bucket::new(&format!("litestream-0.5{suffix}"));
         bucket.compare(bucket.restorer(), &bucket.expected["latest"], suffix).await;
-        for point in bucket.expected["by_txid"].as_array().unwrap() {
-            let txid = u64::from_str_radix(point["txid"].as_str().unwrap(), 16).unwrap();
-            let restorer = bucket.restorer().target(Target::Position(txid));
-            if point["restored"].is_object() {
-                bucket.compare(restorer, &point["restored"], &format!("{suffix} at {txid}")).await;
-            }
-        }
-        for point in bucket.expected["by_timestamp"].as_array().unwrap() {
-            if point["restored"].is_object() {
-                let restorer = bucket.restorer().target(Target::Timestamp(timestamp(&point["timestamp"])));
-                bucket
-                    .compare(restorer, &point["restored"], &format!("{suffix} at {}", point["timestamp"]))
-                    .await;
-            }
-        }
+        compare_points(&bucket, suffix, "by_txid", |point| position(point, "txid")).await;
+        compare_points(&bucket, suffix, "by_timestamp", |point| timestamp(&point["timestamp"])).await;
     }
 }
 
@@ -103,21 +107,8 @@ async fn what_litestream_0_3_wrote_is_restored_at_every_index_and_moment() {
     for suffix in ["", "-64k"] {
         let bucket = Bucket::new(&format!("litestream-0.3{suffix}"));
         bucket.compare(bucket.restorer(), &bucket.expected["latest"], suffix).await;
-        for point in bucket.expected["by_index"].as_array().unwrap() {
-            let (generation, index) =
-                (point["generation"].as_str().unwrap(), point["index"].as_str().unwrap());
-            let restorer = bucket.restorer().generation(generation);
-            let restorer = restorer.target(Target::Position(u64::from_str_radix(index, 16).unwrap()));
-            bucket.compare(restorer, &point["restored"], &format!("{suffix} {generation} {index}")).await;
-        }
-        for point in bucket.expected["by_timestamp"].as_array().unwrap() {
-            if point["restored"].is_object() {
-                let restorer = bucket.restorer().target(Target::Timestamp(timestamp(&point["timestamp"])));
-                bucket
-                    .compare(restorer, &point["restored"], &format!("{suffix} at {}", point["timestamp"]))
-                    .await;
-            }
-        }
+        compare_points(&bucket, suffix, "by_index", |point| position(point, "index")).await;
+        compare_points(&bucket, suffix, "by_timestamp", |point| timestamp(&point["timestamp"])).await;
     }
 }
 

@@ -215,11 +215,7 @@ impl Restore {
         session: &Session,
         origin: Origin,
     ) -> Result<foreign::restore::Done, CliError> {
-        let when = When {
-            timestamp: self.moment.timestamp,
-            txid: self.moment.txid,
-            generation: self.moment.generation.as_deref(),
-        };
+        let when = When::of(&self.moment);
         let source = (origin, self.name.as_str());
         let restored =
             self.from.restore(session, source, when, &self.output, self.existing(), self.verify).await;

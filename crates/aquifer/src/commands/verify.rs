@@ -102,11 +102,7 @@ impl Verify {
         session: &Session,
         origin: Origin,
     ) -> Result<foreign::verify::Proof, CliError> {
-        let when = When {
-            timestamp: self.moment.timestamp,
-            txid: self.moment.txid,
-            generation: self.moment.generation.as_deref(),
-        };
+        let when = When::of(&self.moment);
         self.from.verify(session, (origin, &self.name), when, &self.temp_dir()).await
     }
 

@@ -15,6 +15,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::error::CliError;
+use crate::moment::Moment;
 use crate::session::Session;
 
 /// Where another program's backup is.
@@ -36,6 +37,13 @@ pub(crate) struct When<'a> {
     pub(crate) timestamp: Option<Timestamp>,
     pub(crate) txid: Option<Txid>,
     pub(crate) generation: Option<&'a str>,
+}
+
+impl When<'_> {
+    pub(crate) fn of(moment: &Moment) -> When<'_> {
+        let generation = moment.generation.as_deref();
+        When { timestamp: moment.timestamp, txid: moment.txid, generation }
+    }
 }
 
 impl Foreign {
