@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aquifer_log::store::Store;
-use aquifer_replicate::restore::{Destination, Existing, Temporary};
+use aquifer_replicate::restore::{Destination, Existing, Installed, Temporary};
 use tokio::task::spawn_blocking;
 
 use crate::backup::{Backup, Origin, choose};
@@ -48,6 +48,8 @@ pub struct Restored {
     pub integrity_checked: bool,
     /// Time that it took.
     pub duration: Duration,
+    /// What became of the file that was there before.
+    pub installed: Installed,
 }
 
 impl Restorer {
@@ -116,10 +118,10 @@ impl Restorer {
             if check && made.pages > 0 {
                 check_integrity(&temporary.path, prefix)?;
             }
-            destination.install(temporary)?;
-            Ok(made)
+            let installed = destination.install(temporary)?;
+            Ok((made, installed))
         });
-        let Made { replayed, pages, page_size } = made.await?;
+        let (Made { replayed, pages, page_size }, installed) = made.await?;
         Ok(Some(Restored {
             backup,
             position: replayed.position,
@@ -130,6 +132,7 @@ impl Restorer {
             skipped,
             integrity_checked: check && pages > 0,
             duration: started.elapsed(),
+            installed,
         }))
     }
 

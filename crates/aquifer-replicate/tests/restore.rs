@@ -12,7 +12,9 @@ use std::task::Poll;
 use aquifer_format::{PageSize, Txid};
 use aquifer_log::Target;
 use aquifer_log::store::{Store, StoreUrl};
-use aquifer_replicate::restore::{Existing, Outcome, Phase, Progress, RestoreError, Restored, Restorer};
+use aquifer_replicate::restore::{
+    Existing, Installed, Outcome, Phase, Progress, RestoreError, Restored, Restorer,
+};
 use aquifer_testkit::s3_server::{Conditions, HttpFault, S3Server};
 use history::{History, commit_time};
 use rusqlite::Connection;
@@ -233,6 +235,24 @@ async fn an_existing_target_is_kept_or_refused_as_asked() {
     assert_eq!(place.store.counts().total(), requests, "looking at the target needs no request");
     assert_eq!(fs::read(place.target()).unwrap(), b"mine");
     assert_eq!(place.files(), ["copy.db"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_at_the_target_is_set_aside_each_time_unless_it_is_the_same() {
+    let place = Place::new();
+    let history = lived(&place.store, place.dir.path()).await;
+    let at = |txid: u64| {
+        place.restorer().target(Target::Txid(Txid::new(txid))).existing(Existing::SetAside(".old"))
+    };
+    assert_eq!(restored(at(2)).await.installed, Installed::New);
+    assert_eq!(restored(at(2)).await.installed, Installed::Same);
+    assert_eq!(place.files(), ["copy.db"]);
+    let aside = |number: &str| place.out().join(format!("copy.db.old{number}"));
+    assert_eq!(restored(at(3)).await.installed, Installed::SetAside(aside("")));
+    assert_eq!(restored(at(2)).await.installed, Installed::SetAside(aside(".2")));
+    assert_eq!(place.files(), ["copy.db", "copy.db.old", "copy.db.old.2"]);
+    let is = |path: PathBuf, txid: u64| fs::read(path).unwrap() == history.image(Txid::new(txid));
+    assert!(is(place.target(), 2) && is(aside(""), 2) && is(aside(".2"), 3));
 }
 
 #[tokio::test]

@@ -88,6 +88,14 @@ impl Handle {
         if is_wal { Ok(()) } else { Err(Error::NoWal(path.to_owned())) }
     }
 
+    /// The first 100 bytes of an existing database file, whatever its mode, and as they are there: what is in its WAL is
+    /// not looked at. Zeros after its end.
+    pub fn read_header(path: &Path) -> Result<[u8; 100]> {
+        let mut header = [0; 100];
+        Self::open_any_mode(path)?.read_at(&mut header, 0)?;
+        Ok(header)
+    }
+
     fn open_any_mode(path: &Path) -> Result<Handle> {
         if !path.exists() {
             return Err(Error::Missing(path.to_owned()));

@@ -1,13 +1,13 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aquifer_log::StoreUrl;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    admin, compact, completions, config, conflicts, copy, doctor, export, import, info, ls, replicate,
-    restore, rm, serve, snapshot, sync, verify,
+    admin, bottomless, compact, completions, config, conflicts, copy, doctor, export, import, info, ls,
+    replicate, restore, rm, serve, snapshot, sync, verify,
 };
 use crate::config::{Origin, ReplicateSettings, Setting};
 use crate::exit::Exit;
@@ -70,10 +70,23 @@ pub(crate) enum Command {
     Compact(compact::Compact),
     Copy(copy::Copy),
     Rm(rm::Rm),
+    Bottomless(bottomless::Bottomless),
     Doctor(doctor::Doctor),
     Config(config::Config),
     Completions(completions::Completions),
 }
+
+/// The same program under the name that users of bottomless call.
+#[derive(Debug, Parser)]
+#[command(name = BOTTOMLESS_CLI, about = "Bottomless CLI", long_about = None, max_term_width = 100)]
+struct BottomlessCli {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    bottomless: bottomless::Bottomless,
+}
+
+const BOTTOMLESS_CLI: &str = "bottomless-cli";
 
 /// The command line as parsed, and what clap knows of where values came from.
 #[derive(Debug)]
@@ -86,8 +99,20 @@ pub(crate) struct Invocation {
 impl Invocation {
     /// Reads the process's arguments. Ends the process for `--help`, and with code 2 for what makes no sense.
     pub(crate) fn from_process() -> Invocation {
-        let matches = Cli::command().get_matches();
-        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+        let (matches, cli) = if is_called(BOTTOMLESS_CLI) {
+            let matches = BottomlessCli::command().get_matches();
+            let parsed = BottomlessCli::from_arg_matches(&matches);
+            let cli = parsed.map(|BottomlessCli { global, bottomless }| Cli {
+                global,
+                command: Command::Bottomless(bottomless),
+            });
+            (matches, cli)
+        } else {
+            let matches = Cli::command().get_matches();
+            let cli = Cli::from_arg_matches(&matches);
+            (matches, cli)
+        };
+        let cli = cli.unwrap_or_else(|e| e.exit());
         let store = cli.global.store.clone().map(|value| Setting { value, origin: origin(&matches) });
         Invocation { cli, store }
     }
@@ -100,6 +125,11 @@ impl Invocation {
             _ => ReplicateSettings::default(),
         }
     }
+}
+
+/// Whether the program was started under this name.
+fn is_called(name: &str) -> bool {
+    std::env::args_os().next().is_some_and(|program| Path::new(&program).file_stem() == Some(name.as_ref()))
 }
 
 fn origin(matches: &ArgMatches) -> Origin {
@@ -116,6 +146,7 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+        BottomlessCli::command().debug_assert();
     }
 
     #[test]
@@ -156,5 +187,9 @@ mod tests {
                 }
             }
         }
+        let bottomless = cli.find_subcommand("bottomless").unwrap();
+        let options = section(docs, "### `bottomless`");
+        let verbs = bottomless.get_subcommands().flat_map(clap::Command::get_arguments);
+        verbs.for_each(|arg| documented(options, arg));
     }
 }

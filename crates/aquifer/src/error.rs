@@ -40,6 +40,16 @@ pub(crate) enum CliError {
     #[error("database '{name}' has no generation {generation} in {store}")]
     NoGeneration { store: String, name: DatabaseName, generation: GenerationId },
 
+    /// bottomless-cli's words, for a bucket with nothing in it.
+    #[error("could not autodetect the database: {0} has none. Please pass it explicitly with -d option")]
+    Undetected(String),
+
+    #[error("{url}: generation {generation} not found for {database}")]
+    NoBottomlessGeneration { url: String, generation: GenerationId, database: String },
+
+    #[error("no generation of '{database}' is that old")]
+    NothingSoOld { database: String },
+
     /// Nothing was deleted: there is nobody to ask.
     #[error("{0} would be deleted, and there is no terminal to ask on")]
     Unconfirmed(String),
@@ -169,6 +179,9 @@ impl CliError {
             CliError::NoDatabase { .. }
             | CliError::NoGeneration { .. }
             | CliError::NotSynced { .. }
+            | CliError::Undetected(_)
+            | CliError::NoBottomlessGeneration { .. }
+            | CliError::NothingSoOld { .. }
             | CliError::Remove(RemoveError::NoSuchGeneration { .. }) => Exit::NotFound,
             CliError::Unconfirmed(_) | CliError::Remove(_) => Exit::Exists,
             CliError::Log(e) => of_log(e),

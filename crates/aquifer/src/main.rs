@@ -93,6 +93,7 @@ async fn command(session: &Session, command: Command) -> Result<Exit, CliError> 
         Command::Snapshot(snapshot) => snapshot.run(session).await,
         Command::Compact(compact) => compact.run(session).await,
         Command::Rm(rm) => rm.run(session).await,
+        Command::Bottomless(bottomless) => bottomless.run(session).await,
         Command::Copy(copy) => copy.run(session).await,
         Command::Doctor(doctor) => doctor.run(session).await,
         Command::Config(config) => config.run(session),

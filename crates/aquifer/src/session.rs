@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::progress::{Progress, note};
 
 /// A person waits for the answer: a store that is away is told soon, one that stumbles is forgiven.
-const INTERACTIVE: Patience =
+pub(crate) const INTERACTIVE: Patience =
     Patience { tries: 5, total: Duration::from_secs(15), attempt: Duration::from_secs(10) };
 
 /// Names that are close enough to be suggested.

@@ -8,16 +8,16 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aquifer_sqlite::{Takeover, take_over};
 use tempfile::TempPath;
 
-use super::Existing;
 use super::error::RestoreError;
 use super::output::sync_directory;
+use super::{Existing, Installed};
 
 /// What SQLite keeps beside a database file.
 const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
@@ -57,7 +57,7 @@ impl Destination {
         match existing {
             Existing::Keep => return Ok(None),
             Existing::Refuse => return Err(RestoreError::TargetExists(path.to_owned())),
-            Existing::Replace => {}
+            Existing::Replace | Existing::SetAside(_) => {}
         }
         if metadata.is_symlink() {
             // SQLite names WAL and journal after the file that a link leads to.
@@ -106,12 +106,15 @@ impl Destination {
     }
 
     /// Puts the finished file, flushed, in the target's place, durably.
-    pub fn install(&self, temporary: Temporary) -> Result<(), RestoreError> {
+    pub fn install(&self, temporary: Temporary) -> Result<Installed, RestoreError> {
         let Temporary { path, file } = temporary;
         let old = match self.existing {
-            Existing::Replace => metadata(&self.path)?,
+            Existing::Replace | Existing::SetAside(_) => metadata(&self.path)?,
             Existing::Refuse | Existing::Keep => None,
         };
+        let mut installed = if old.is_some() { Installed::Replaced } else { Installed::New };
+        // Closed after the lock was given back: see `aquifer_sqlite`, "Never a second descriptor".
+        let mut _compared = None;
         // Held until the new file is in place: nobody can write to the old one any more.
         let taken = if let Some(old) = old {
             fs::set_permissions(&path, old.permissions())
@@ -121,6 +124,17 @@ impl Destination {
             None
         };
         let replaces = taken.is_some() || !self.path.exists();
+        if let (Existing::SetAside(suffix), Some(_)) = (self.existing, &taken) {
+            let current = File::open(&self.path).map_err(|e| RestoreError::io("read", &self.path, e))?;
+            let is_same = has_same_content(&current, &file);
+            _compared = Some(current);
+            if is_same.map_err(|e| RestoreError::io("read", &self.path, e))? {
+                // Empty by now.
+                self.remove_side_files()?;
+                return Ok(Installed::Same);
+            }
+            installed = Installed::SetAside(self.set_aside(suffix)?);
+        }
         if replaces {
             self.remove_side_files()?;
         }
@@ -136,7 +150,31 @@ impl Destination {
         })?;
         drop(file);
         drop(taken);
-        sync_directory(&self.directory).map_err(|e| RestoreError::io("flush", &self.directory, e))
+        sync_directory(&self.directory).map_err(|e| RestoreError::io("flush", &self.directory, e))?;
+        Ok(installed)
+    }
+
+    /// Gives the file that is there a second name, which is all that it has once the new one is in its place.
+    fn set_aside(&self, suffix: &str) -> Result<PathBuf, RestoreError> {
+        let mut number = 1;
+        loop {
+            let mut name = self.name.clone();
+            name.push(suffix);
+            if number > 1 {
+                name.push(format!(".{number}"));
+            }
+            let aside = self.directory.join(name);
+            match fs::hard_link(&self.path, &aside) {
+                Ok(()) => {
+                    // Before the name that it has now is gone.
+                    sync_directory(&self.directory)
+                        .map_err(|e| RestoreError::io("flush", &self.directory, e))?;
+                    return Ok(aside);
+                }
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(e) => return Err(RestoreError::io("keep the database that is there as", &aside, e)),
+            }
+        }
     }
 
     fn take_over(&self) -> Result<Takeover, RestoreError> {
@@ -190,6 +228,26 @@ impl Destination {
             }
         }
     }
+}
+
+fn has_same_content(one: &File, other: &File) -> io::Result<bool> {
+    const CHUNK: usize = 1 << 18;
+    let len = one.metadata()?.len();
+    if len != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut a, mut b) = (vec![0; CHUNK], vec![0; CHUNK]);
+    let mut at = 0;
+    while at < len {
+        let n = CHUNK.min((len - at) as usize);
+        one.read_exact_at(&mut a[..n], at)?;
+        other.read_exact_at(&mut b[..n], at)?;
+        if a[..n] != b[..n] {
+            return Ok(false);
+        }
+        at += n as u64;
+    }
+    Ok(true)
 }
 
 /// Whether a name is `prefix` and the 32 digits that follow it: SQLite's own files beside it are not.

@@ -45,6 +45,22 @@ pub enum Existing {
     Keep,
     /// Replace it, unless another program has it open.
     Replace,
+    /// As `Replace`, but keep it: under its name with this behind it, and a number behind that where the name is taken.
+    /// Where it is the very database that was restored, it stays as it is.
+    SetAside(&'static str),
+}
+
+/// What became of a file that was at the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Installed {
+    /// There was none.
+    New,
+    /// It is gone.
+    Replaced,
+    /// It is here now, with all that was in its WAL.
+    SetAside(PathBuf),
+    /// It is still there: it was the same database already.
+    Same,
 }
 
 /// What a restore came to.
@@ -89,6 +105,8 @@ pub struct Restored {
     pub requests: u64,
     /// Time that it took.
     pub duration: Duration,
+    /// What became of the file that was there before.
+    pub installed: Installed,
 }
 
 /// Restores a database from a store into a file.
@@ -230,6 +248,7 @@ impl Restorer {
             bytes_fetched: meter.bytes(),
             requests: (self.database.store().counts() - requests).total(),
             duration: Duration::ZERO,
+            installed: Installed::New,
         };
         Ok(Prepared { restored, temporary, destination, meter, started })
     }
@@ -248,8 +267,8 @@ impl Prepared {
     /// Puts the file in its place. Blocks.
     pub(crate) fn install(self) -> Result<Restored, RestoreError> {
         self.meter.phase(Phase::Install);
-        self.destination.install(self.temporary)?;
-        Ok(Restored { duration: self.started.elapsed(), ..self.restored })
+        let installed = self.destination.install(self.temporary)?;
+        Ok(Restored { duration: self.started.elapsed(), installed, ..self.restored })
     }
 }
 

@@ -1,6 +1,7 @@
 //! One file per command: what it is called with, the call of the library, and what it prints.
 
 pub(crate) mod admin;
+pub(crate) mod bottomless;
 pub(crate) mod compact;
 pub(crate) mod completions;
 pub(crate) mod config;

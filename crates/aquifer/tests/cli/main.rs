@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod admin;
+mod bottomless;
 mod config;
 mod copy;
 mod daemon;
