@@ -1,4 +1,4 @@
-//! The sync server that comes with Turso, as its users run it: `tursodb --sync-server`, of the npm package `turso`.
+//! The sync server that comes with Turso, as its users run it: `tursodb --sync-server`, which the npm package `turso` brings for each kind of machine.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl Tursodb {
         let packages = std::fs::read_dir(packages).unwrap().map(|package| package.unwrap().path());
         let program = packages.map(|package| package.join("tursodb")).find(|program| program.exists());
         let is_made = cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"));
-        assert!(program.is_some() || !is_made, "the package `turso` has no tursodb");
+        assert!(program.is_some() || !is_made, "the package for this machine has no tursodb");
         program
     }
 
