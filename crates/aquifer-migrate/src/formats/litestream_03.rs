@@ -10,6 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::backup::{Backup, Format, Snapshot, Survey};
 use crate::codec::Codec;
 use crate::error::{MigrateError, Result};
+use crate::formats::directories;
 use crate::plan::{Content, Piece, Plan, Target, WalPiece};
 
 /// Generations listed at a time.
@@ -17,7 +18,7 @@ const AT_ONCE: usize = 16;
 
 /// The generations, that which was written to last first.
 pub(crate) async fn find(store: &Store, database: &str, generations: &Prefix) -> Result<Vec<Backup>> {
-    let ids: Vec<String> = store.list_dirs(generations).try_collect().await?;
+    let ids = directories(store, generations).await?;
     let found = stream::iter(ids).map(|id| async move {
         let backup = Backup::new(store, Format::Litestream03, database, generations.dir(&id));
         let files = Files::list(&backup).await?;
@@ -137,21 +138,23 @@ fn since(
         time: Some(snapshot.last_modified),
         position: u64::from(*first),
     }];
-    let mut expected = *first;
-    let of_snapshot = files.iter().filter(|((index, _), _)| index >= first);
+    let first = u64::from(*first);
+    let mut expected = first;
+    let of_snapshot = files.iter().filter(|((index, _), _)| u64::from(*index) >= first);
     for ((index, offset), object) in of_snapshot.take_while(|((index, _), object)| is_wanted(*index, object))
     {
+        let index = u64::from(*index);
         let is_next = match *offset {
             // The WAL after the one before, or the first.
-            0 => *index == expected,
-            _ => *index + 1 == expected,
+            0 => index == expected,
+            _ => index + 1 == expected,
         };
         if !is_next {
             return Err(MigrateError::Missing {
                 url: backup.store.url().to_owned(),
                 missing: format!("WAL {expected:08x}, or its beginning, is"),
                 after: pieces.last().map_or(backup.prefix(), |piece| piece.object.key.as_str()).to_owned(),
-                last: expected.checked_sub(1).map(u64::from),
+                last: (expected > first).then(|| expected - 1),
             });
         }
         if *offset == 0 {
@@ -161,7 +164,7 @@ fn since(
             object: object.clone(),
             content: Content::Wal(WalPiece { codec: Codec::Lz4, offset: *offset, all: true }),
             time: Some(object.last_modified),
-            position: u64::from(*index),
+            position: index,
         });
     }
     Ok(Plan { page_size: None, check: false, pieces })

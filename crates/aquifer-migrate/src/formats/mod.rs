@@ -6,7 +6,8 @@ pub(crate) mod litestream_03;
 pub(crate) mod tree;
 pub(crate) mod zlayer;
 
-use aquifer_log::store::Key;
+use aquifer_log::store::{Key, Prefix, Store};
+use futures::TryStreamExt;
 
 use crate::backup::Backup;
 use crate::error::{MigrateError, Result};
@@ -16,6 +17,12 @@ pub(crate) async fn small<const N: usize>(backup: &Backup, key: &Key) -> Result<
     // One byte more, to see that there is none.
     let bytes = backup.store.get_range(key, 0..N as u64 + 1).await?;
     fixed(backup, key, &bytes)
+}
+
+/// The directories directly below a prefix whose names can be part of a key. Others are nobody's backup.
+pub(crate) async fn directories(store: &Store, prefix: &Prefix) -> Result<Vec<String>> {
+    let names: Vec<String> = store.list_dirs(prefix).try_collect().await?;
+    Ok(names.into_iter().filter(|name| Key::parse(name).is_ok()).collect())
 }
 
 pub(crate) fn fixed<const N: usize>(backup: &Backup, key: &Key, bytes: &[u8]) -> Result<[u8; N]> {

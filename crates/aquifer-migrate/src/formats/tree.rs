@@ -3,7 +3,7 @@
 use aquifer_log::store::{Prefix, Store};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{litestream, zlayer};
+use super::{directories, litestream, zlayer};
 use crate::backup::{Backup, Origin};
 use crate::error::Result;
 
@@ -24,7 +24,7 @@ pub(super) struct Directory {
 
 impl Directory {
     async fn list(store: &Store, path: String, prefix: Prefix) -> Result<Directory> {
-        let dirs = store.list_dirs(&prefix).try_collect().await?;
+        let dirs = directories(store, &prefix).await?;
         Ok(Directory { path, prefix, dirs })
     }
 

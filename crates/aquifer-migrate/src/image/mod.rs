@@ -1,5 +1,6 @@
 //! The database file in the making.
 
+mod growth;
 mod page_set;
 
 use std::fs::File;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use aquifer_format::{PageSize, Pgno, Timestamp};
 
 use crate::error::{MigrateError, Result};
+pub(crate) use growth::Growth;
 pub(crate) use page_set::PageSet;
 
 /// Bytes written at a time of a whole database.
@@ -62,6 +64,7 @@ pub(crate) struct Image<'f> {
     directory: PathBuf,
     page_size: Option<PageSize>,
     pages: u32,
+    growth: Growth,
     open: PageSet,
     /// Settled pages that stand side by side, to be written at once, and the first of them.
     run: (u64, Vec<u8>),
@@ -78,6 +81,7 @@ impl<'f> Image<'f> {
             directory,
             page_size: None,
             pages: 0,
+            growth: Growth::default(),
             open,
             run: (0, Vec::new()),
         }
@@ -211,6 +215,7 @@ impl Sink for Image<'_> {
         }
         // What lies beyond the count is no part of the database.
         let there = (written / size) as u32;
+        self.growth.saw(written / size);
         self.pages = header.pages.map_or(there, |counted| counted.min(there));
         if let Some(counted) = header.pages
             && counted > there
@@ -231,15 +236,18 @@ impl Sink for Image<'_> {
     }
 
     fn page(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError> {
+        self.growth.saw(1);
         self.open.insert(pgno, page).map_err(|e| self.local(e))
     }
 
     fn settled(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError> {
+        self.growth.saw(1);
         self.write(pgno, page).map_err(|e| self.local(e))
     }
 
     fn commit(&mut self, pages: u32) -> Result<(), SinkError> {
         let Some(size) = self.page_size else { return Ok(()) };
+        self.growth.check(size, pages)?;
         let mut open = std::mem::replace(&mut self.open, PageSet::new(&self.directory));
         let written = self.resize(pages).and_then(|()| {
             open.drain(
@@ -262,7 +270,12 @@ impl Sink for Image<'_> {
     fn header_pages(&mut self) -> Result<Option<u32>, SinkError> {
         self.flush().map_err(|e| self.local(e))?;
         let mut header = [0; DatabaseHeader::LEN];
-        self.file.read_exact_at(&mut header, 0).map_err(|e| self.local(e))?;
+        match self.file.read_exact_at(&mut header, 0) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(SinkError::Content("page 1 is not there".to_owned()));
+            }
+            read => read.map_err(|e| self.local(e))?,
+        }
         Ok(DatabaseHeader::parse(&header).map_err(SinkError::Content)?.pages)
     }
 }

@@ -11,13 +11,14 @@ use tokio::runtime::Handle;
 
 use super::batch::Batch;
 use crate::error::{MigrateError, Result};
-use crate::image::{DatabaseHeader, Image, PageSet, Sink, SinkError};
+use crate::image::{DatabaseHeader, Growth, Image, PageSet, Sink, SinkError};
 
 /// Keeps the database as of the last batch in a file, and what was committed since beside it.
 pub(super) struct Recorder<'f> {
     file: &'f tempfile::NamedTempFile,
     directory: PathBuf,
     image: Image<'f>,
+    growth: Growth,
     /// Pages at the last batch.
     before: u32,
     checksum: DbChecksum,
@@ -59,6 +60,7 @@ impl<'f> Recorder<'f> {
         let directory = file.path().parent().unwrap_or(Path::new(".")).to_owned();
         Recorder {
             image: Image::new(file.as_file(), file.path()),
+            growth: Growth::default(),
             before: 0,
             checksum: DbChecksum::EMPTY,
             open: PageSet::new(&directory),
@@ -183,6 +185,7 @@ impl Sink for Recorder<'_> {
     fn database(&mut self, content: &mut dyn Read) -> Result<(), SinkError> {
         self.image.database(content)?;
         self.after = self.image.pages();
+        self.growth.saw(u64::from(self.after));
         Ok(())
     }
 
@@ -195,15 +198,18 @@ impl Sink for Recorder<'_> {
     }
 
     fn page(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError> {
+        self.growth.saw(1);
         self.open.insert(pgno, page).map_err(|e| self.image.local(e))
     }
 
     fn settled(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError> {
+        self.growth.saw(1);
         self.committed.insert(pgno, page).map_err(|e| self.image.local(e))
     }
 
     fn commit(&mut self, pages: u32) -> Result<(), SinkError> {
         let Some(size) = self.page_size() else { return Ok(()) };
+        self.growth.check(size, pages)?;
         let committed = &mut self.committed;
         let moved = self.open.drain(size.bytes(), |pgno, page| committed.insert(pgno, page));
         moved.map_err(|e| self.image.local(e))?;

@@ -2,11 +2,13 @@
 //!
 //! Integers are big-endian. Source: superfly/ltx, `ltx.go`, `encoder.go`, `checksum.go`.
 
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 
 use aquifer_format::{PageSize, Pgno, Timestamp};
 use crc_fast::{CrcAlgorithm, Digest};
+use rustc_hash::FxHashMap;
 
+use super::lz4_page;
 use crate::image::{Sink, SinkError};
 use crate::plan::LtxRange;
 
@@ -64,8 +66,10 @@ pub(super) struct LtxState {
     /// The last transaction.
     txid: u64,
     /// Each page's checksum, and all of them together; not kept on where a file does not tell.
-    pages: Vec<u64>,
+    pages: FxHashMap<Pgno, u64>,
     whole: u64,
+    /// How many there are.
+    count: u32,
     known: bool,
 }
 
@@ -116,7 +120,7 @@ impl LtxState {
     fn begin(&mut self, header: &LtxHeader) -> Result<(), SinkError> {
         let is_whole = header.min == 1;
         if is_whole {
-            (self.pages, self.whole) = (Vec::new(), 0);
+            (self.pages, self.whole) = (FxHashMap::default(), 0);
         } else if header.min > self.txid + 1 {
             return Err(SinkError::Content(format!(
                 "it begins with transaction {}, and those before it end with {}",
@@ -164,11 +168,7 @@ impl LtxState {
             }
             last = pgno;
             if flags & SIZED == 0 {
-                let mut frame = lz4_flex::frame::FrameDecoder::new(&mut *file.content);
-                frame.read_exact(&mut page).map_err(SinkError::Read)?;
-                if frame.read(&mut [0]).map_err(SinkError::Read)? != 0 {
-                    return Err(SinkError::Content(format!("its page {pgno} is longer than a page")));
-                }
+                lz4_page::read(file.content, &mut page, &mut packed).map_err(SinkError::Read)?;
             } else {
                 let len = u32::from_be_bytes(file.read()?) as usize;
                 let Some(packed) = packed.get_mut(..len) else {
@@ -186,11 +186,14 @@ impl LtxState {
             }
             sink.settled(number, &page)?;
         }
-        if self.known {
-            for gone in self.pages.drain((header.pages as usize).min(self.pages.len())..) {
-                self.whole ^= gone;
-            }
+        if self.known && header.pages < self.count {
+            self.pages.retain(|pgno, gone| {
+                let stays = pgno.get() <= header.pages;
+                self.whole ^= if stays { 0 } else { *gone };
+                stays
+            });
         }
+        self.count = header.pages;
         Ok(())
     }
 
@@ -199,10 +202,7 @@ impl LtxState {
         digest.update(&pgno.get().to_be_bytes());
         digest.update(page);
         let checksum = digest.finalize() | CHECKSUM_FLAG;
-        if self.pages.len() <= pgno.index() {
-            self.pages.resize(pgno.index() + 1, 0);
-        }
-        self.whole ^= std::mem::replace(&mut self.pages[pgno.index()], checksum) ^ checksum;
+        self.whole ^= self.pages.insert(pgno, checksum).unwrap_or(0) ^ checksum;
     }
 
     fn check(&self, header: &LtxHeader, after: u64) -> Result<(), SinkError> {

@@ -2,6 +2,7 @@
 
 mod frames;
 mod ltx;
+mod lz4_page;
 mod page;
 mod wal;
 

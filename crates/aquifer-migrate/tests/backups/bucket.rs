@@ -6,6 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use aquifer_log::Store;
 use aquifer_migrate::{MigrateError, Origin, Restored, Restorer};
+use aquifer_testkit::fault_store::FaultStore;
+use object_store::ObjectStoreExt as _;
 use serde_json::Value;
 
 /// A copy of a bucket that an original wrote, its objects as old as they were there.
@@ -41,6 +43,30 @@ impl Bucket {
         Bucket { dir, expected }
     }
 
+    /// One without objects.
+    pub(crate) fn empty() -> Bucket {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("bucket")).unwrap();
+        Bucket { dir, expected: Value::Null }
+    }
+
+    pub(crate) fn put(&self, key: &str, content: &[u8]) {
+        let path = self.path().join(key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Makes an object as old as this, in seconds since 1970.
+    pub(crate) fn written_at(&self, key: &str, seconds: i64) {
+        let modified = UNIX_EPOCH + Duration::from_secs(seconds as u64);
+        let file = File::options().write(true).open(self.path().join(key)).unwrap();
+        file.set_times(FileTimes::new().set_modified(modified)).unwrap();
+    }
+
+    pub(crate) fn remove(&self, key: &str) {
+        fs::remove_file(self.path().join(key)).unwrap();
+    }
+
     /// Where its objects are.
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("bucket")
@@ -55,7 +81,23 @@ impl Bucket {
     }
 
     pub(crate) fn restorer(&self) -> Restorer {
-        Restorer::new(self.store(), Origin::Auto, self.output()).integrity_check(true)
+        self.restorer_of(self.store())
+    }
+
+    /// From another store that has its objects.
+    pub(crate) fn restorer_of(&self, store: Store) -> Restorer {
+        Restorer::new(store, Origin::Auto, self.output()).integrity_check(true)
+    }
+
+    /// A copy in memory, before which faults can be put.
+    pub(crate) async fn in_memory(&self) -> FaultStore {
+        let (faults, mut found) = (FaultStore::in_memory(), Vec::new());
+        crate::damage::objects(&self.path(), &mut found);
+        for object in found {
+            let key = object.strip_prefix(self.path()).unwrap().to_str().unwrap();
+            faults.inner().put(&key.into(), fs::read(&object).unwrap().into()).await.unwrap();
+        }
+        faults
     }
 
     /// Restores, and takes the file away.

@@ -10,7 +10,7 @@ use crate::bucket::Bucket;
 /// Places in each object where a bit is flipped.
 const FLIPS: usize = 8;
 
-fn objects(directory: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn objects(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { objects(&path, found) } else { found.push(path) }

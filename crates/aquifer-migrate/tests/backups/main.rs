@@ -4,5 +4,11 @@
 mod bucket;
 mod damage;
 mod export;
+mod generated;
+mod generator;
+mod histories;
+mod hostile;
 mod import;
+mod live;
+mod mutated;
 mod originals;

@@ -90,6 +90,8 @@ pub(super) async fn plan(mut line: Vec<(Backup, Generation)>, target: Target) ->
 /// The batches up to the target, proven to be without a gap.
 fn in_a_row(backup: &Backup, batches: Vec<Batch>, target: Option<Target>) -> Result<Vec<Batch>> {
     let mut row: Vec<Batch> = Vec::new();
+    // Frames up to this one are there, and were uploaded after the target.
+    let mut later = 0;
     for batch in batches {
         let expected = row.last().map_or(1, |batch| batch.last + 1);
         let is_wanted = match target {
@@ -97,11 +99,13 @@ fn in_a_row(backup: &Backup, batches: Vec<Batch>, target: Option<Target>) -> Res
             Some(Target::Position(position)) => u64::from(batch.first) <= position,
             Some(Target::Latest) | None => true,
         };
-        if !is_wanted {
-            break;
-        }
         if batch.last < expected {
             // Another upload of the same frames.
+            continue;
+        }
+        if !is_wanted {
+            // An earlier upload of the same frames may be.
+            later = later.max(batch.last);
             continue;
         }
         if batch.first < expected {
@@ -109,6 +113,9 @@ fn in_a_row(backup: &Backup, batches: Vec<Batch>, target: Option<Target>) -> Res
                 .broken(format!("'{}' begins within the frames of the batch before it", batch.object.key)));
         }
         if batch.first > expected {
+            if later >= expected {
+                break;
+            }
             return Err(MigrateError::Missing {
                 url: backup.store.url().to_owned(),
                 missing: format!("frames {expected} to {} are", batch.first - 1),

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::backup::{Backup, Format, Snapshot, Survey};
 use crate::codec::Codec;
 use crate::error::Result;
-use crate::formats::{damaged, fixed, small};
+use crate::formats::{damaged, directories, fixed, small};
 use crate::plan::{Content, Piece, Plan, Target};
 
 use batches::Batch;
@@ -30,7 +30,7 @@ const MOST_PARENTS: usize = 100;
 const END_OF_TIME: i64 = 253_370_761_200;
 
 pub(crate) async fn find(store: &Store) -> Result<Vec<Backup>> {
-    let dirs: Vec<String> = store.list_dirs(&Prefix::ROOT).try_collect().await?;
+    let dirs = directories(store, &Prefix::ROOT).await?;
     let mut found: Vec<Backup> = dirs.iter().filter_map(|dir| backup(store, dir)).collect();
     // Within a database the newest generation is listed first; databases whose names go on with a dash stand between.
     found.sort_by(|a, b| a.database().cmp(b.database()));

@@ -1,0 +1,142 @@
+//! What is compressed to nothing does not fill the memory. In a program of its own, which does nothing else meanwhile.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use aquifer_log::Store;
+use aquifer_migrate::{MigrateError, Origin, Restorer};
+
+/// What comes out of each of these objects.
+const BOMB: u64 = 256 << 20;
+/// What a restore may hold: pages of a transaction (32 MiB), and objects that were asked for ahead (48 MiB at most).
+const MOST: u64 = 96 << 20;
+
+/// A key and its content.
+type Object = (String, Vec<u8>);
+
+const GENERATION: &str = "app-e4ce79c3-7fd7-7abe-b6dc-9ffcaf8392e1";
+
+fn zeros(first: &[u8]) -> impl Read {
+    std::io::Cursor::new(first.to_vec()).chain(std::io::repeat(0).take(BOMB))
+}
+
+fn gzip(first: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::copy(&mut zeros(first), &mut encoder).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(first: &[u8]) -> Vec<u8> {
+    zstd::encode_all(zeros(first), 1).unwrap()
+}
+
+fn lz4(first: &[u8]) -> Vec<u8> {
+    let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    std::io::copy(&mut zeros(first), &mut encoder).unwrap();
+    encoder.flush().unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The beginning of a database of one page of 4,096 bytes.
+fn database() -> Vec<u8> {
+    let mut page = vec![0; 4096];
+    page[..16].copy_from_slice(b"SQLite format 3\0");
+    page[16..20].copy_from_slice(&[0x10, 0, 1, 1]);
+    page[31] = 1;
+    page
+}
+
+/// The header of a WAL, with the checksum that it must have.
+fn wal_header() -> Vec<u8> {
+    let words = [0x377f_0682u32, 3_007_000, 4096, 0, 1, 2];
+    let mut header: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+    let (mut a, mut b) = (0u32, 0u32);
+    for pair in words.chunks(2) {
+        a = a.wrapping_add(pair[0].swap_bytes()).wrapping_add(b);
+        b = b.wrapping_add(pair[1].swap_bytes()).wrapping_add(a);
+    }
+    header.extend(a.to_be_bytes());
+    header.extend(b.to_be_bytes());
+    header
+}
+
+/// A field of this process's status in bytes.
+fn memory(field: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Restores, and tells how much memory that took at most.
+async fn restore(bucket: &Path, output: &Path) -> (Result<(), MigrateError>, u64) {
+    let store = Store::open(&bucket.to_str().unwrap().parse().unwrap()).unwrap();
+    // Forgets the highest it was so far.
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = memory("VmRSS:");
+    let restored = Restorer::new(store, Origin::Auto, output).restore().await;
+    (restored.map(drop), memory("VmHWM:").saturating_sub(before))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_compressed_to_nothing_is_an_error_and_takes_no_memory() {
+    let page = |n| format!("{GENERATION}/{n:012}-{n:012}-0000000000000000");
+    let meta = [&4096u32.to_be_bytes()[..], &[0; 8]].concat();
+    let consistent = [&1u32.to_be_bytes()[..], &[0; 8]].concat();
+    let bombs: Vec<(&str, Vec<Object>)> = vec![
+        ("a snapshot, gzip", vec![(format!("{GENERATION}/db.gz"), gzip(&database()))]),
+        ("a snapshot, zstd", vec![(format!("{GENERATION}/db.zstd"), zstd(&database()))]),
+        (
+            "a snapshot, LZ4",
+            vec![(
+                "generations/0123456789abcdef/snapshots/00000000.snapshot.lz4".to_owned(),
+                lz4(&database()),
+            )],
+        ),
+        ("a page", vec![(page(1), gzip(&[])), (format!("{GENERATION}/.consistent"), consistent)]),
+        (
+            "frames",
+            vec![
+                (format!("{GENERATION}/000000000001-000000000001-1.zstd"), zstd(&[])),
+                (format!("{GENERATION}/.meta"), meta),
+            ],
+        ),
+        (
+            "a WAL, LZ4",
+            vec![
+                ("generations/0123456789abcdef/snapshots/00000000.snapshot.lz4".to_owned(), lz4(&database())),
+                ("generations/0123456789abcdef/wal/00000000_00000000.wal.lz4".to_owned(), lz4(&wal_header())),
+            ],
+        ),
+        ("a WAL, zstd", vec![("wal/00000000000000000001.wal.zst".to_owned(), zstd(&wal_header()))]),
+        // A window of 2 GiB: what follows does not matter.
+        (
+            "a window",
+            vec![(
+                format!("{GENERATION}/db.zstd"),
+                [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0xa8, 1, 0, 0][..], &[0; 64]].concat(),
+            )],
+        ),
+    ];
+    for (what, objects) in bombs {
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = dir.path().join("bucket");
+        for (key, content) in objects {
+            let path = bucket.join(key);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        let output = dir.path().join("restored.db");
+        let (restored, most) = restore(&bucket, &output).await;
+        assert!(most < MOST, "{what}: {} MiB", most >> 20);
+        // zlayer's segments may have anything behind their last frame: here there is no frame at all.
+        let may_be_empty = what == "a WAL, zstd" && restored.is_ok();
+        if !may_be_empty {
+            let error = restored.unwrap_err();
+            assert!(matches!(error, MigrateError::Damaged { .. }), "{what}: {error}");
+            let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(left, ["bucket"], "{what}");
+        }
+    }
+}
