@@ -8,6 +8,7 @@ mod capture;
 mod commits;
 mod idle;
 mod lag;
+mod migrate;
 mod process;
 mod restore;
 mod serve;
@@ -45,12 +46,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(dir) => tempfile::TempDir::new_in(dir)?,
         None => tempfile::TempDir::new()?,
     };
-    let benches: [(&str, Bench); 13] = [
+    let benches: [(&str, Bench); 14] = [
         ("commits", commits::run),
         ("lag", lag::run),
         ("capture", capture::run),
         ("bytes", bytes::run),
         ("restore", restore::run),
+        ("migrate", migrate::run),
         ("idle", idle::run),
         ("serve-durable", serve::durable),
         ("serve-poll", serve::poll),

@@ -54,7 +54,7 @@ pub(super) fn run(dir: &Path, table: &mut Table) -> Result<()> {
 }
 
 /// Ships what there is, and then so many rows, each as a segment of its own, none of them compacted.
-async fn replicate(path: &Path, store: &Path, rows: usize) -> Result<()> {
+pub(super) async fn replicate(path: &Path, store: &Path, rows: usize) -> Result<()> {
     let upkeep =
         UpkeepOptions { levels: aquifer_log::Levels::NONE, snapshot_share: 0, ..UpkeepOptions::default() };
     let options = ReplicaOptions { upkeep, ..ReplicaOptions::default() };
