@@ -155,9 +155,26 @@ pub enum MigrateError {
     #[error("what was imported does not prove: {0}")]
     Proof(Box<PlanError>),
 
+    /// A database could not be shipped into an Aquifer store.
+    #[error(transparent)]
+    Replicate(Box<aquifer_replicate::Error>),
+
+    /// Somebody replicates the database that was to be opened.
+    #[error("{} is in use: the database is replicated already. Stop that first", state.display())]
+    Replicated {
+        /// The directory of its state.
+        state: PathBuf,
+    },
+
     /// SQLite failed.
     #[error(transparent)]
     Sqlite(#[from] aquifer_sqlite::Error),
+}
+
+impl From<aquifer_replicate::Error> for MigrateError {
+    fn from(error: aquifer_replicate::Error) -> MigrateError {
+        MigrateError::Replicate(Box::new(error))
+    }
 }
 
 impl From<PlanError> for MigrateError {

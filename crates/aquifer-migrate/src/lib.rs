@@ -2,7 +2,7 @@
 //!
 //! [`find`] lists the backups in a store by their layout. Each [`Backup`] can be looked at
 //! ([`Backup::survey`]); [`Restorer`] makes a database of one, and [`Importer`] a generation of an Aquifer
-//! store. [`Exporter`] goes the other way.
+//! store. [`Exporter`] goes the other way. [`Opener`] does what bottomless did when a database was opened.
 //!
 //! ```text
 //! find ──► Backup ──► plan: objects, oldest first ──► feed: their bytes, fetched ahead ──► replay ──► image
@@ -29,6 +29,6 @@ pub use backup::{Backup, Format, Origin, Snapshot, Survey, find};
 pub use error::{MigrateError, Result};
 pub use export::{Exported, Exporter};
 pub use import::{Imported, Importer};
-pub use opening::{Standing, compare};
+pub use opening::{Opened, Opener, RestoreAction, Standing, compare};
 pub use plan::Target;
 pub use restore::{Restored, Restorer, auto_restore};
