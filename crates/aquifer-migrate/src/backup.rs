@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use aquifer_format::Timestamp;
-use aquifer_log::store::{Prefix, Store};
+use aquifer_log::store::{ObjectInfo, Prefix, Store};
 use serde::Serialize;
 
 use crate::error::{MigrateError, Result};
@@ -115,6 +115,12 @@ pub struct Snapshot {
     pub bytes: u64,
     /// When it was written.
     pub at: Timestamp,
+}
+
+impl Snapshot {
+    pub(crate) fn of(object: &ObjectInfo) -> Snapshot {
+        Snapshot { bytes: object.len, at: object.last_modified }
+    }
 }
 
 impl Backup {

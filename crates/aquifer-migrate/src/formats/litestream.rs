@@ -10,7 +10,7 @@ use aquifer_log::store::{ObjectInfo, Store};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::tree::Directory;
-use super::{damaged, fixed, litestream_03};
+use super::{damaged, fixed, has_any, litestream_03};
 use crate::backup::{Backup, Format, Snapshot, Survey};
 use crate::error::{MigrateError, Result};
 use crate::plan::{Content, LtxRange, Piece, Plan, Target};
@@ -28,7 +28,8 @@ pub(super) async fn find(store: &Store, directory: &Directory) -> Result<Vec<Bac
     } else if dirs.iter().any(|dir| level(dir).is_some()) {
         let backup = Backup::new(store, Format::Litestream, path, prefix.clone());
         // Anybody may have directories with such names.
-        if !list(&backup).await?.is_empty() {
+        let is_file = |name: &str, object: &ObjectInfo| File::parse(name, object.clone()).is_some();
+        if has_any(&backup, prefix, is_file).await? {
             found.push(backup);
         }
     }
@@ -85,7 +86,7 @@ pub(crate) async fn survey(backup: &Backup) -> Result<Survey> {
     Ok(Survey {
         objects: files.len() as u64,
         bytes: files.iter().map(|file| file.object.len).sum(),
-        snapshot: snapshot.map(|file| Snapshot { bytes: file.object.len, at: file.object.last_modified }),
+        snapshot: snapshot.map(|file| Snapshot::of(&file.object)),
         positions: files
             .iter()
             .map(|file| file.range.max)

@@ -86,10 +86,7 @@ pub(crate) async fn survey(backup: &Backup) -> Result<Survey> {
     Ok(Survey {
         objects: files.objects().count() as u64,
         bytes: files.objects().map(|object| object.len).sum(),
-        snapshot: files
-            .snapshots
-            .last()
-            .map(|(_, object)| Snapshot { bytes: object.len, at: object.last_modified }),
+        snapshot: files.snapshots.last().map(|(_, object)| Snapshot::of(object)),
         positions: first.zip(files.pieces.last().map(|((index, _), _)| u64::from(*index))),
         last_write: files.last_write(),
         ..Survey::default()

@@ -6,7 +6,7 @@ pub(crate) mod litestream_03;
 pub(crate) mod tree;
 pub(crate) mod zlayer;
 
-use aquifer_log::store::{Key, Prefix, Store};
+use aquifer_log::store::{Key, ObjectInfo, Prefix, Store};
 use futures::TryStreamExt;
 
 use crate::backup::Backup;
@@ -31,4 +31,19 @@ pub(crate) fn fixed<const N: usize>(backup: &Backup, key: &Key, bytes: &[u8]) ->
 
 pub(crate) fn damaged(backup: &Backup, key: &Key, reason: String) -> MigrateError {
     MigrateError::Damaged { url: backup.store.url().to_owned(), key: key.clone(), reason }
+}
+
+/// Whether there is an object under `prefix` that is one of the backup's, by its name in it. Stops at the first.
+pub(crate) async fn has_any(
+    backup: &Backup,
+    prefix: &Prefix,
+    is_one: impl Fn(&str, &ObjectInfo) -> bool,
+) -> Result<bool> {
+    let mut listing = backup.store.list(prefix, None);
+    while let Some(object) = listing.try_next().await? {
+        if backup.prefix.strip(&object.key).is_some_and(|name| is_one(name, &object)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -15,8 +15,8 @@ use aquifer_log::store::{ObjectInfo, Store};
 use aquifer_sqlite::wal::{HEADER_LEN, WalHeader};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::damaged;
 use super::tree::Directory;
+use super::{damaged, has_any};
 use crate::backup::{Backup, Format, Snapshot, Survey};
 use crate::codec::Codec;
 use crate::error::{MigrateError, Result};
@@ -33,8 +33,9 @@ pub(super) async fn find(store: &Store, directory: &Directory) -> Result<Vec<Bac
     }
     let backup = Backup::new(store, Format::Zlayer, &directory.path, directory.prefix.clone());
     // Anybody may have directories with such names.
-    let files = Files::list(&backup).await?;
-    Ok(if files.snapshots.is_empty() && files.segments.is_empty() { Vec::new() } else { vec![backup] })
+    let is_there = has_any(&backup, &backup.prefix.dir("snapshots"), |name, _| is_snapshot(name)).await?
+        || has_any(&backup, &backup.prefix.dir("wal"), |name, _| segment(name).is_some()).await?;
+    Ok(if is_there { vec![backup] } else { Vec::new() })
 }
 
 #[derive(Debug, Default)]
@@ -83,10 +84,7 @@ pub(crate) async fn survey(backup: &Backup) -> Result<Survey> {
     Ok(Survey {
         objects: files.objects().count() as u64,
         bytes: files.objects().map(|object| object.len).sum(),
-        snapshot: files
-            .snapshots
-            .last()
-            .map(|object| Snapshot { bytes: object.len, at: object.last_modified }),
+        snapshot: files.snapshots.last().map(Snapshot::of),
         last_write: files.objects().map(|object| object.last_modified).max(),
         ..Survey::default()
     })
@@ -149,25 +147,21 @@ async fn wals(backup: &Backup, segments: Vec<(u64, ObjectInfo)>) -> Result<Vec<W
     let segments = segments.into_iter().filter(|(frames, _)| *frames > 0);
     let wals = stream::iter(segments).map(|(frames, object)| async move {
         let header = header(backup, &object).await?;
-        Ok::<_, MigrateError>(header.map(|header| Wal { resets: header.resets, frames, object }))
+        Ok::<_, MigrateError>(Wal { resets: header.resets, frames, object })
     });
-    let wals: Vec<Option<Wal>> = wals.buffered(AT_ONCE).try_collect().await?;
-    let mut wals: Vec<Wal> = wals.into_iter().flatten().collect();
+    let mut wals: Vec<Wal> = wals.buffered(AT_ONCE).try_collect().await?;
     wals.retain(|wal| emptied.is_none_or(|emptied| wal.object.last_modified >= emptied));
     wals.sort_by_key(|wal| (wal.resets, Reverse(wal.frames)));
     wals.dedup_by_key(|wal| wal.resets);
     Ok(wals)
 }
 
-/// The header of a WAL; none of one that was being made.
-async fn header(backup: &Backup, object: &ObjectInfo) -> Result<Option<WalHeader>> {
+async fn header(backup: &Backup, object: &ObjectInfo) -> Result<WalHeader> {
     let bytes = backup.store.get_range(&object.key, 0..object.len.min(FIRST_BLOCK)).await?;
     let mut header = [0; HEADER_LEN];
     let read = Codec::Zstd.reader(&bytes[..]).and_then(|mut content| content.read_exact(&mut header));
     read.map_err(|e| damaged(backup, &object.key, format!("it cannot be decompressed: {e}")))?;
-    WalHeader::parse(&header)
-        .map(Some)
-        .map_err(|damage| damaged(backup, &object.key, format!("as a WAL it {damage}")))
+    WalHeader::parse(&header).map_err(|damage| damaged(backup, &object.key, format!("as a WAL it {damage}")))
 }
 
 /// The WALs that a snapshot of this moment lacks something of: that which was in use, and those after it.

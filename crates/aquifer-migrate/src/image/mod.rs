@@ -131,20 +131,20 @@ impl<'f> Image<'f> {
     pub(crate) fn local(&self, source: io::Error) -> SinkError {
         SinkError::Local(Box::new(MigrateError::io("write", &self.path, source)))
     }
+}
 
-    /// As much of `content` as there is, up to the buffer's end.
-    fn fill(content: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, SinkError> {
-        let mut len = 0;
-        while len < buffer.len() {
-            match content.read(&mut buffer[len..]) {
-                Ok(0) => break,
-                Ok(n) => len += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(SinkError::Read(e)),
-            }
+/// Reads as much of `content` as there is, up to the buffer's end.
+pub(crate) fn fill(content: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> Result<usize, SinkError> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match content.read(&mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(SinkError::Read(e)),
         }
-        Ok(len)
     }
+    Ok(len)
 }
 
 /// What a database's first bytes say. Source: sqlite.org/fileformat2.html, section 1.3.
@@ -179,7 +179,7 @@ impl DatabaseHeader {
 impl Sink for Image<'_> {
     fn database(&mut self, content: &mut dyn Read) -> Result<(), SinkError> {
         let mut buffer = vec![0; CHUNK];
-        let mut len = Image::fill(content, &mut buffer)?;
+        let mut len = fill(content, &mut buffer)?;
         if len == 0 {
             return Ok(());
         }
@@ -206,7 +206,7 @@ impl Sink for Image<'_> {
             }
             self.file.write_all_at(&buffer[..len], written).map_err(|e| self.local(e))?;
             written += len as u64;
-            len = Image::fill(content, &mut buffer)?;
+            len = fill(content, &mut buffer)?;
         }
         if !written.is_multiple_of(size) {
             return Err(SinkError::Content(format!(

@@ -1,11 +1,11 @@
 //! A WAL file, whole or in pieces.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use aquifer_sqlite::wal::{FRAME_HEADER_LEN, HEADER_LEN, WalHeader};
 
 use super::frames::Chain;
-use crate::image::{Sink, SinkError};
+use crate::image::{Sink, SinkError, fill};
 use crate::plan::WalPiece;
 
 /// A WAL file so far.
@@ -93,15 +93,11 @@ fn begin(sink: &mut impl Sink, content: &mut impl Read) -> Result<Option<WalStat
 
 /// Fills the buffer; false at the end. A part of it is damage if `all` says so, and the end otherwise.
 fn read_whole(content: &mut impl Read, buffer: &mut [u8], all: bool) -> Result<bool, SinkError> {
-    let mut len = 0;
-    while len < buffer.len() {
-        match content.read(&mut buffer[len..]) {
-            Ok(0) if len == 0 || !all => return Ok(false),
-            Ok(0) => return Err(SinkError::Content(format!("it ends within a frame, after {len} bytes"))),
-            Ok(n) => len += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(SinkError::Read(e)),
+    match fill(content, buffer)? {
+        len if len == buffer.len() => Ok(true),
+        len if len > 0 && all => {
+            Err(SinkError::Content(format!("it ends within a frame, after {len} bytes")))
         }
+        _ => Ok(false),
     }
-    Ok(true)
 }

@@ -13,7 +13,7 @@ use aquifer_replicate::restore::{Existing, Outcome, Phase, RestoreError, Restore
 use clap::Args;
 use serde::Serialize;
 
-use crate::commands::foreign::{self, Foreign, When};
+use crate::commands::foreign::{self, Foreign};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::moment::Moment;
@@ -215,10 +215,11 @@ impl Restore {
         session: &Session,
         origin: Origin,
     ) -> Result<foreign::restore::Done, CliError> {
-        let when = When::of(&self.moment);
         let source = (origin, self.name.as_str());
-        let restored =
-            self.from.restore(session, source, when, &self.output, self.existing(), self.verify).await;
+        let restored = self
+            .from
+            .restore(session, source, &self.moment, &self.output, self.existing(), self.verify)
+            .await;
         match restored {
             Err(CliError::Migrate(e)) if self.if_replica_exists && e.is_no_backup() => {
                 Ok(foreign::restore::Done::no_replica(&self.output))

@@ -10,7 +10,7 @@ use aquifer_replicate::restore::Restorer;
 use clap::Args;
 use serde::Serialize;
 
-use crate::commands::foreign::{self, Foreign, When};
+use crate::commands::foreign::{self, Foreign};
 use crate::commands::restore::show_progress;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -102,8 +102,7 @@ impl Verify {
         session: &Session,
         origin: Origin,
     ) -> Result<foreign::verify::Proof, CliError> {
-        let when = When::of(&self.moment);
-        self.from.verify(session, (origin, &self.name), when, &self.temp_dir()).await
+        self.from.verify(session, (origin, &self.name), &self.moment, &self.temp_dir()).await
     }
 
     fn temp_dir(&self) -> PathBuf {

@@ -142,10 +142,7 @@ pub(crate) async fn survey(backup: &Backup) -> Result<Survey> {
     Ok(Survey {
         objects: generation.objects,
         bytes: generation.bytes,
-        snapshot: generation
-            .snapshot
-            .as_ref()
-            .map(|(_, object)| Snapshot { bytes: object.len, at: object.last_modified }),
+        snapshot: generation.snapshot.as_ref().map(|(_, object)| Snapshot::of(object)),
         positions: pages
             .map(|(first, last)| (u64::from(first.number), u64::from(last.number)))
             .or(batches.map(|(first, last)| (u64::from(first.first), u64::from(last.last)))),

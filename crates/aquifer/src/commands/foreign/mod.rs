@@ -7,7 +7,6 @@ pub(crate) mod verify;
 
 use std::path::Path;
 
-use aquifer_format::{Timestamp, Txid};
 use aquifer_log::Store;
 use aquifer_log::store::{Patience, StoreUrl};
 use aquifer_migrate::{Backup, Origin, Restored, Restorer, Target};
@@ -31,21 +30,6 @@ pub(crate) struct Foreign {
     pub(crate) database: Option<String>,
 }
 
-/// Which moment, as it was said.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct When<'a> {
-    pub(crate) timestamp: Option<Timestamp>,
-    pub(crate) txid: Option<Txid>,
-    pub(crate) generation: Option<&'a str>,
-}
-
-impl When<'_> {
-    pub(crate) fn of(moment: &Moment) -> When<'_> {
-        let generation = moment.generation.as_deref();
-        When { timestamp: moment.timestamp, txid: moment.txid, generation }
-    }
-}
-
 impl Foreign {
     /// The store at that URL, for work that rides out a restart of it.
     fn store(url: &str) -> Result<Store, CliError> {
@@ -58,18 +42,19 @@ impl Foreign {
         &self,
         url: &str,
         origin: Origin,
-        when: When<'_>,
+        moment: &Moment,
         output: &Path,
     ) -> Result<Restorer, CliError> {
-        let mut restorer = Restorer::new(Foreign::store(url)?, origin, output).target(match when {
-            When { timestamp: Some(moment), .. } => Target::Timestamp(moment),
-            When { txid: Some(txid), .. } => Target::Position(txid.get()),
-            _ => Target::Latest,
-        });
+        let mut restorer =
+            Restorer::new(Foreign::store(url)?, origin, output).target(match moment.target() {
+                aquifer_log::Target::Timestamp(moment) => Target::Timestamp(moment),
+                aquifer_log::Target::Txid(txid) => Target::Position(txid.get()),
+                aquifer_log::Target::Latest => Target::Latest,
+            });
         if let Some(database) = &self.database {
             restorer = restorer.database(database);
         }
-        if let Some(generation) = when.generation {
+        if let Some(generation) = &moment.generation {
             restorer = restorer.generation(generation);
         }
         Ok(restorer)

@@ -8,8 +8,9 @@ use aquifer_migrate::Origin;
 use aquifer_replicate::restore::Existing;
 use serde::Serialize;
 
-use super::{Facts, Foreign, When, with_progress};
+use super::{Facts, Foreign, with_progress};
 use crate::error::CliError;
+use crate::moment::Moment;
 use crate::output::Report;
 use crate::session::Session;
 use crate::units::{Bytes, Length, count};
@@ -28,12 +29,12 @@ impl Foreign {
         &self,
         session: &Session,
         (origin, url): (Origin, &str),
-        when: When<'_>,
+        moment: &Moment,
         output: &Path,
         existing: Existing,
         integrity_check: bool,
     ) -> Result<Done, CliError> {
-        let restorer = self.restorer(url, origin, when, output)?;
+        let restorer = self.restorer(url, origin, moment, output)?;
         let restorer = restorer.existing(existing).integrity_check(integrity_check);
         let restored = with_progress(session, &format!("restore {url}"), restorer).await?;
         let outcome = if restored.is_some() { "restored" } else { "kept" };

@@ -7,8 +7,9 @@ use aquifer_migrate::Origin;
 use serde::Serialize;
 
 use super::restore::write_rest;
-use super::{Facts, Foreign, When, with_progress};
+use super::{Facts, Foreign, with_progress};
 use crate::error::CliError;
+use crate::moment::Moment;
 use crate::output::Report;
 use crate::session::Session;
 
@@ -22,7 +23,7 @@ impl Foreign {
         &self,
         session: &Session,
         (origin, url): (Origin, &str),
-        when: When<'_>,
+        moment: &Moment,
         temp_dir: &Path,
     ) -> Result<Proof, CliError> {
         let directory = tempfile::Builder::new().prefix("aquifer-verify-").tempdir_in(temp_dir);
@@ -31,7 +32,7 @@ impl Foreign {
             path: temp_dir.to_owned(),
             source,
         })?;
-        let restorer = self.restorer(url, origin, when, &directory.path().join("restored.db"))?;
+        let restorer = self.restorer(url, origin, moment, &directory.path().join("restored.db"))?;
         let restored =
             with_progress(session, &format!("verify {url}"), restorer.integrity_check(true)).await?;
         let Some(restored) = restored else { unreachable!("nothing is in a new directory") };
