@@ -59,45 +59,64 @@ pub(crate) enum SinkError {
 /// A file that becomes the database: what is committed is in it.
 #[derive(Debug)]
 pub(crate) struct Image<'f> {
-    file: &'f File,
     path: PathBuf,
-    directory: PathBuf,
     page_size: Option<PageSize>,
-    pages: u32,
     growth: Growth,
     open: PageSet,
-    /// Settled pages that stand side by side, to be written at once, and the first of them.
+    committed: Committed<'f>,
+}
+
+/// The file itself.
+#[derive(Debug)]
+struct Committed<'f> {
+    file: &'f File,
+    pages: u32,
+    /// Pages that stand side by side, to be written at once, and where the first of them begins.
     run: (u64, Vec<u8>),
 }
 
 impl<'f> Image<'f> {
     /// In an empty file.
     pub(crate) fn new(file: &'f File, path: &Path) -> Image<'f> {
-        let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
-        let open = PageSet::new(&directory);
         Image {
-            file,
             path: path.to_owned(),
-            directory,
             page_size: None,
-            pages: 0,
             growth: Growth::default(),
-            open,
-            run: (0, Vec::new()),
+            open: PageSet::new(path.parent().unwrap_or(Path::new("."))),
+            committed: Committed { file, pages: 0, run: (0, Vec::new()) },
         }
     }
 
     /// Makes the file what was committed, and flushes it. Its pages, and their size: nothing of a database without any.
     pub(crate) fn finish(mut self) -> Result<(u32, Option<PageSize>)> {
-        self.flush().map_err(|e| MigrateError::io("write", &self.path, e))?;
-        let len = self.page_size.map_or(0, |size| u64::from(self.pages) * size.bytes() as u64);
-        let done = self.file.set_len(len).and_then(|()| self.file.sync_all());
+        let Committed { file, pages, .. } = self.committed;
+        let len = self.page_size.map_or(0, |size| u64::from(pages) * size.bytes() as u64);
+        let done = self.flush().and_then(|()| file.set_len(len)).and_then(|()| file.sync_all());
         done.map_err(|e| MigrateError::io("write", &self.path, e))?;
-        Ok((self.pages, self.page_size))
+        Ok((pages, self.page_size))
     }
 
     /// Writes a page. Those that stand side by side are written at once, at [`Image::flush`] at the latest.
     pub(crate) fn write(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
+        self.committed.write(pgno, page)
+    }
+
+    /// Sets the number of pages.
+    pub(crate) fn resize(&mut self, pages: u32) -> io::Result<()> {
+        self.page_size.map_or(Ok(()), |size| self.committed.resize(pages, size))
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.committed.flush()
+    }
+
+    pub(crate) fn local(&self, source: io::Error) -> SinkError {
+        SinkError::Local(Box::new(MigrateError::io("write", &self.path, source)))
+    }
+}
+
+impl Committed<'_> {
+    fn write(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
         let at = (u64::from(pgno.get()) - 1) * page.len() as u64;
         if at != self.run.0 + self.run.1.len() as u64 || self.run.1.len() >= CHUNK {
             self.flush()?;
@@ -107,11 +126,8 @@ impl<'f> Image<'f> {
         Ok(())
     }
 
-    /// Sets the number of pages.
-    pub(crate) fn resize(&mut self, pages: u32) -> io::Result<()> {
-        if pages < self.pages
-            && let Some(size) = self.page_size
-        {
+    fn resize(&mut self, pages: u32, size: PageSize) -> io::Result<()> {
+        if pages < self.pages {
             // What comes after it again begins as zeros.
             self.flush()?;
             self.file.set_len(u64::from(pages) * size.bytes() as u64)?;
@@ -120,16 +136,12 @@ impl<'f> Image<'f> {
         Ok(())
     }
 
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         let (at, run) = &mut self.run;
         self.file.write_all_at(run, *at)?;
         *at += run.len() as u64;
         run.clear();
         Ok(())
-    }
-
-    pub(crate) fn local(&self, source: io::Error) -> SinkError {
-        SinkError::Local(Box::new(MigrateError::io("write", &self.path, source)))
     }
 }
 
@@ -204,7 +216,7 @@ impl Sink for Image<'_> {
                     counted.unwrap_or(limit)
                 )));
             }
-            self.file.write_all_at(&buffer[..len], written).map_err(|e| self.local(e))?;
+            self.committed.file.write_all_at(&buffer[..len], written).map_err(|e| self.local(e))?;
             written += len as u64;
             len = fill(content, &mut buffer)?;
         }
@@ -216,7 +228,7 @@ impl Sink for Image<'_> {
         // What lies beyond the count is no part of the database.
         let there = (written / size) as u32;
         self.growth.saw(written / size);
-        self.pages = header.pages.map_or(there, |counted| counted.min(there));
+        self.committed.pages = header.pages.map_or(there, |counted| counted.min(there));
         if let Some(counted) = header.pages
             && counted > there
         {
@@ -248,14 +260,15 @@ impl Sink for Image<'_> {
     fn commit(&mut self, pages: u32) -> Result<(), SinkError> {
         let Some(size) = self.page_size else { return Ok(()) };
         self.growth.check(size, pages)?;
-        let mut open = std::mem::replace(&mut self.open, PageSet::new(&self.directory));
-        let written = self.resize(pages).and_then(|()| {
-            open.drain(
+        let committed = &mut self.committed;
+        let written = committed.resize(pages, size).and_then(|()| {
+            // What is beyond the end was written and freed again.
+            let stays = |pgno: Pgno| pgno.get() <= pages;
+            self.open.drain(
                 size.bytes(),
-                |pgno, page| if pgno.get() <= pages { self.write(pgno, page) } else { Ok(()) },
+                |pgno, page| if stays(pgno) { committed.write(pgno, page) } else { Ok(()) },
             )
         });
-        self.open = open;
         written.map_err(|e| self.local(e))
     }
 
@@ -264,13 +277,13 @@ impl Sink for Image<'_> {
     }
 
     fn pages(&self) -> u32 {
-        self.pages
+        self.committed.pages
     }
 
     fn header_pages(&mut self) -> Result<Option<u32>, SinkError> {
         self.flush().map_err(|e| self.local(e))?;
         let mut header = [0; DatabaseHeader::LEN];
-        match self.file.read_exact_at(&mut header, 0) {
+        match self.committed.file.read_exact_at(&mut header, 0) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(SinkError::Content("page 1 is not there".to_owned()));
             }
