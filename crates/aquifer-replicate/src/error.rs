@@ -113,7 +113,10 @@ pub enum Error {
     },
 
     /// The file at the path now has pages of another size: another database.
-    #[error("{path} has pages of {found} bytes now, its replica has {expected}: a new generation is needed")]
+    #[error(
+        "{path} has pages of {found} bytes now, its replica has {expected}: it is another database now. Start it with a \
+         new generation (replicate --new-generation)"
+    )]
     PageSizeChanged {
         /// The database.
         path: PathBuf,
@@ -140,6 +143,21 @@ pub enum Error {
         /// Whose it is.
         by: WriterNonce,
     },
+
+    /// Another writer has begun a newer generation since: a restore takes that one, whatever this one goes on with.
+    #[error(
+        "{database} was taken over: generation {newest} was begun by another writer after {generation}, which is this \
+         one's. Nothing was shipped. To go on from there, restore the database first; if this database is the one to \
+         keep, start it with a new generation (replicate --new-generation)"
+    )]
+    Superseded {
+        /// The database's name.
+        database: String,
+        /// The generation that this replica has extended.
+        generation: GenerationId,
+        /// The newest in which there is anything.
+        newest: GenerationId,
+    },
 }
 
 impl Error {
@@ -152,6 +170,11 @@ impl Error {
             Error::State { .. } => self.is_full(),
             _ => false,
         }
+    }
+
+    /// Whether another writer has gone on in this one's place, so that this one must stop.
+    pub fn is_taken_over(&self) -> bool {
+        matches!(self, Error::Fenced { .. } | Error::Superseded { .. })
     }
 
     /// Whether a disk has no room: for local state, or for what a checkpoint writes.

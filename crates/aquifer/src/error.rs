@@ -333,7 +333,7 @@ fn of_migrate(error: &MigrateError) -> Exit {
 
 fn of_replicate(error: &aquifer_replicate::Error) -> Exit {
     match error {
-        aquifer_replicate::Error::Fenced { .. } => Exit::Fenced,
+        error if error.is_taken_over() => Exit::Fenced,
         aquifer_replicate::Error::Served { .. } => Exit::Exists,
         aquifer_replicate::Error::Log(e) => of_log(e),
         aquifer_replicate::Error::Sqlite(aquifer_sqlite::Error::Missing(_)) => Exit::NotFound,

@@ -59,8 +59,7 @@ impl Opener {
         if head.is_some_and(|head| head.generation == plan.revision.generation) {
             match self.ship(database.store(), database.name(), self.options.clone()).await {
                 Ok(shipped) => return Ok(Opened { action: RestoreAction::Reuse, shipped }),
-                Err(MigrateError::Replicate(error))
-                    if matches!(*error, aquifer_replicate::Error::Fenced { .. }) => {}
+                Err(MigrateError::Replicate(error)) if error.is_taken_over() => {}
                 Err(error) => return Err(error),
             }
         }

@@ -16,6 +16,7 @@
 //! - The page map on disk never runs ahead of what is durable in the store or staged on this disk.
 //! - A replica that was fenced puts nothing more.
 
+mod adoption;
 mod apply;
 mod capturing;
 mod gathering;

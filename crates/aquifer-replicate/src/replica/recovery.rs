@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | of this store and name | its generation ends where the state does | continue |
 //! | " | has batches of the run before that it did not live to note | take them over, then compare pages |
-//! | " | has batches of somebody else | fenced: stop |
+//! | " | has batches of somebody else, or a newer generation of theirs | fenced: stop |
+//! | " | the same, but what they left is exactly this database: it was restored | as without local state |
 //! | " | cannot be reached | continue, to disk |
 //! | " | does not know the generation | begin a new one |
 //! | none | newest generation is exactly this database | continue it; whoever extended it before is fenced |
@@ -21,15 +22,14 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aquifer_format::{Moment, PageHash, Pgno, Revision, Timestamp, Txid, WriterNonce};
+use aquifer_format::{Moment, PageHash, Pgno, Revision, Txid, WriterNonce};
 use aquifer_log::store::Patience;
-use aquifer_log::{
-    DatabaseStore, GenerationRecord, Level, Owner, Plan, PlanError, Target, remove_generation,
-};
-use aquifer_sqlite::{Handle, WalPosition};
+use aquifer_log::{DatabaseStore, Level, Owner};
+use aquifer_sqlite::Handle;
 use futures::TryStreamExt;
 use tokio::sync::{Notify, watch};
 
+use super::adoption::{Adoption, superseding};
 use super::apply::Applies;
 use super::proof::{self, End, Extension, Proof};
 use super::syncs::Syncs;
@@ -79,20 +79,26 @@ impl Replica {
         }
 
         // With local state, work can begin without the store: it is asked, not waited for.
+        let database_at_start = database.with_patience(START);
+        let adoption =
+            Adoption { database: &database_at_start, path, options, shared, directory: &directory };
         let found = match local {
-            Some((head, map)) => {
-                continue_local(&database.with_patience(START), &directory, head, map).await?
-            }
+            Some((head, map)) => match continue_local(&database_at_start, &directory, head, map).await {
+                Err(taken) if taken.is_taken_over() && options.primary == Primary::File => {
+                    Some(adoption.adopt_restored().await?.ok_or(taken)?)
+                }
+                found => found?,
+            },
             None => None,
         };
         // Where there is something to put first, or no store to ask, nothing is begun: the put says whose it is.
         if found.as_ref().is_none_or(|found| found.is_settled) {
-            must_not_be_served(&database.with_patience(START), options).await?;
+            must_not_be_served(&database_at_start, options).await?;
         }
         let start = match found {
             Some(found) => found,
             // Tried again by whoever calls, who says meanwhile what it waits for.
-            None => adopt_or_begin(&database.with_patience(START), path, options, shared, &directory).await?,
+            None => adoption.adopt_or_begin().await?,
         };
         let Start { head, map, staged, capture, is_settled } = start;
         let capture = match capture {
@@ -158,7 +164,7 @@ impl Replica {
 }
 
 /// Fails if a server answers for the database that a file is to be replicated as.
-async fn must_not_be_served(database: &DatabaseStore, options: &ReplicaOptions) -> Result<()> {
+pub(super) async fn must_not_be_served(database: &DatabaseStore, options: &ReplicaOptions) -> Result<()> {
     if options.primary == Primary::Store {
         return Ok(());
     }
@@ -172,12 +178,12 @@ async fn must_not_be_served(database: &DatabaseStore, options: &ReplicaOptions) 
     }
 }
 
-struct Start {
-    head: Head,
-    map: PageMap,
-    staged: VecDeque<Pending>,
-    capture: Option<Capture>,
-    is_settled: bool,
+pub(super) struct Start {
+    pub(super) head: Head,
+    pub(super) map: PageMap,
+    pub(super) staged: VecDeque<Pending>,
+    pub(super) capture: Option<Capture>,
+    pub(super) is_settled: bool,
 }
 
 pub(super) async fn open_capture(
@@ -192,6 +198,8 @@ pub(super) async fn open_capture(
 }
 
 /// Continues from local state. `None`: the store does not know its generation.
+///
+/// What waits for the store is put before anybody asks whether there is a newer generation: it may be nowhere else.
 async fn continue_local(
     database: &DatabaseStore,
     directory: &StateDir,
@@ -217,6 +225,10 @@ async fn continue_local(
         Ok(Some(_)) if queue.is_empty() => {
             if !roll_forward(database, &mut head, &mut map).await? {
                 return Ok(None);
+            }
+            if let Some(newest) = superseding(database, head.generation).await? {
+                let (database, generation) = (database.name().to_string(), head.generation);
+                return Err(Error::Superseded { database, generation, newest });
             }
         }
         Ok(Some(_)) => is_settled = false,
@@ -288,117 +300,6 @@ async fn roll_forward(database: &DatabaseStore, head: &mut Head, map: &mut PageM
     Ok(true)
 }
 
-/// Without local state: continues the newest generation if it is exactly this database, else begins a new one.
-async fn adopt_or_begin(
-    database: &DatabaseStore,
-    path: &Path,
-    options: &ReplicaOptions,
-    shared: &Shared,
-    directory: &StateDir,
-) -> Result<Start> {
-    let mut capture = open_capture(path, None, options, shared, directory).await?;
-    let writer = WriterNonce::random();
-    let page_size = capture.page_size();
-    let plan = if options.new_generation {
-        None
-    } else {
-        match Plan::make(database, None, Target::Latest).await {
-            Ok(plan) => Some(plan),
-            Err(e) if e.is_no_replica() => None,
-            Err(PlanError::Log(e)) if e.is_transient() => return Err(e.into()),
-            // What is there is somebody's data: no generation may hide it.
-            Err(e) if options.primary == Primary::Store => return Err(e.into()),
-            Err(e) => {
-                tracing::warn!(error = %e, "the newest generation cannot be continued");
-                None
-            }
-        }
-    };
-    if options.primary == Primary::Store && plan.as_ref().is_some_and(|plan| plan.page_size != page_size) {
-        return Err(outdated(database, path));
-    }
-    if let Some(plan) = plan.filter(|plan| plan.page_size == page_size) {
-        let (adopted, is_same) = shared
-            .workers
-            .run(move || {
-                let is_same = capture.adopt_if(plan.size_after, plan.checksum_after);
-                (capture, is_same)
-            })
-            .await;
-        capture = adopted;
-        if is_same? {
-            tracing::info!(revision = %plan.revision, "continuing the newest generation");
-            let head = Head {
-                generation: plan.revision.generation,
-                txid: plan.revision.txid,
-                writer,
-                previous: None,
-                page_size,
-                last_commit: plan.last_commit,
-                wal: *capture.position(),
-            };
-            let map = capture.map().clone();
-            return Ok(Start {
-                head,
-                map,
-                staged: VecDeque::new(),
-                capture: Some(capture),
-                is_settled: true,
-            });
-        }
-        if options.primary == Primary::Store {
-            return Err(outdated(database, path));
-        }
-        tracing::info!(
-            newest = %plan.revision,
-            "the newest generation is another image than this database; beginning a new one"
-        );
-    }
-    let mut record = GenerationRecord::new(page_size, writer);
-    record.host.clone_from(&shared.host);
-    record.source = path.display().to_string();
-    let generation = match options.primary {
-        Primary::File => {
-            let generation = database.create_generation(record).await?;
-            // A server that has claimed the database since may not have seen it.
-            if let Err(error) = must_not_be_served(database, options).await {
-                if let Err(left) = remove_generation(database, generation.id).await {
-                    tracing::warn!(generation = %generation.id, error = %left, "an empty generation is left");
-                }
-                return Err(error);
-            }
-            generation
-        }
-        // Other servers may be at it. If one was faster, the first put tells.
-        Primary::Store => database.begin(record).await?,
-    };
-    if generation.record.page_size != page_size {
-        return Err(outdated(database, path));
-    }
-    tracing::info!(generation = %generation.id, "new generation");
-    for (_, file, _) in
-        staging::load(&directory.staging(), Txid::ZERO).map_err(Error::state(directory.staging()))?
-    {
-        staging::remove(&file).map_err(Error::state(file))?;
-    }
-    let head = Head {
-        generation: generation.id,
-        txid: Txid::ZERO,
-        writer,
-        previous: None,
-        page_size,
-        last_commit: Timestamp::default(),
-        wal: WalPosition::NO_WAL,
-    };
-    Ok(Start {
-        head,
-        map: PageMap::empty(page_size),
-        staged: VecDeque::new(),
-        capture: Some(capture),
-        is_settled: true,
-    })
-}
-
-fn outdated(database: &DatabaseStore, path: &Path) -> Error {
+pub(super) fn outdated(database: &DatabaseStore, path: &Path) -> Error {
     Error::Outdated { database: database.name().to_string(), path: path.to_owned() }
 }

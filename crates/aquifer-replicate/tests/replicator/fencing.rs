@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use aquifer_format::Txid;
+use aquifer_format::{PageSize, Txid, WriterNonce};
+use aquifer_log::GenerationRecord;
 use aquifer_replicate::{Error, ReplicaOptions, ReplicaState};
 use aquifer_testkit::fault_store::{Fault, Gate, Op, Rule};
 
@@ -119,6 +120,49 @@ async fn staged_batches_do_not_go_on_from_another_writers_batch() {
         let error = replicator.sync().await.unwrap_err();
         assert!(matches!(&error, Error::Fenced { .. }), "{} lost: {error}", lost.len());
     }
+}
+
+/// A machine that was away comes back, and another has begun a history of its own meanwhile. What would be shipped into the
+/// older one, no restore would find.
+#[tokio::test]
+async fn a_writer_that_comes_back_after_another_began_anew_stops_before_it_ships() {
+    let stage = Stage::new();
+    let state_dir = stage.app.dir.path().join("state");
+    let options = ReplicaOptions { state_dir: Some(state_dir), ..ReplicaOptions::default() };
+    let replicator = stage.start_with(options.clone());
+    replicator.sync().await.unwrap();
+    let durable = replicator.status()[0].durable.unwrap();
+    replicator.shutdown().await.unwrap();
+    // One that was begun, and in which nothing became durable, takes nobody over.
+    let nothing = GenerationRecord::new(PageSize::DEFAULT, WriterNonce::random());
+    stage.database().create_generation(nothing).await.unwrap();
+    stage.app.put(1, 2000);
+    let replicator = started_again(&stage, &options).await;
+    replicator.sync().await.unwrap();
+    let after = replicator.status()[0].durable.unwrap();
+    assert_eq!((after.generation, after.txid), (durable.generation, durable.txid.next()));
+    replicator.shutdown().await.unwrap();
+    let elsewhere = ReplicaOptions {
+        state_dir: Some(stage.app.dir.path().join("elsewhere")),
+        new_generation: true,
+        ..ReplicaOptions::default()
+    };
+    let other = stage.start_with(elsewhere);
+    other.sync().await.unwrap();
+    other.shutdown().await.unwrap();
+    stage.app.put(2, 2000);
+    stage.faults.take_log();
+    let error = started_again(&stage, &options).await.sync().await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Superseded { generation, .. } if *generation == durable.generation),
+        "{error}"
+    );
+    let is_read = |op| matches!(op, Op::Get | Op::Head | Op::List);
+    assert!(stage.faults.take_log().iter().all(|request| is_read(request.op)));
+    // As it says.
+    let replicator = started_again(&stage, &ReplicaOptions { new_generation: true, ..options }).await;
+    replicator.sync().await.unwrap();
+    stage.assert_replica_is_the_database().await;
 }
 
 #[tokio::test]

@@ -1,13 +1,15 @@
 //! bottomless-cli's commands: what the original printed on a bucket (recorded in aquifer-migrate's fixtures) is what this
 //! program prints, and what it restores, keeps and removes.
 
+mod restore;
+mod s3;
+
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
-use aquifer_testkit::s3_server::{Conditions, S3Server};
 use rusqlite::Connection;
 
 use crate::world::{Ran, World, files};
@@ -88,7 +90,7 @@ fn run(world: &World, args: &[&str]) -> Ran {
     world.run(&[&["bottomless", "-b", "./bucket"], args].concat())
 }
 
-fn with_fixture(name: &str) -> World {
+pub(crate) fn with_fixture(name: &str) -> World {
     let world = World::new();
     let from = fixtures().join(name).join("bucket");
     for (path, content) in files(&from) {
@@ -107,7 +109,7 @@ fn names(world: &World) -> Vec<String> {
     names
 }
 
-fn rows(file: &Path) -> i64 {
+pub(crate) fn rows(file: &Path) -> i64 {
     Connection::open(file).unwrap().query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
 }
 
@@ -221,76 +223,6 @@ fn what_bottomless_cli_passes_over_in_silence_fails_with_a_code() {
 }
 
 #[test]
-fn restore_puts_the_database_where_it_is_named_and_keeps_what_was_there() {
-    let world = with_fixture("bottomless-frames");
-    let ran = run(&world, &["restore"]).ok();
-    assert_eq!((ran.stdout.as_str(), names(&world)), ("", vec!["app.db".to_owned()]), "{ran:?}");
-    let database = world.path("app.db");
-    assert_eq!(rows(&database), 145);
-    let restored = fs::read(&database).unwrap();
-    // What is here is what is there: nothing is kept twice, as the original does.
-    for args in [&["restore"][..], &["restore", "-g", run(&world, &["ls"]).ok().stdout.trim()]] {
-        run(&world, args).ok();
-        assert_eq!(names(&world), ["app.db"]);
-    }
-    // Newer here: stays. Commits that have their page 1 in the WAL count.
-    let here = Connection::open(&database).unwrap();
-    for x in 0..9 {
-        here.execute_batch(&format!("CREATE TABLE later_{x}(x); PRAGMA wal_checkpoint(TRUNCATE)")).unwrap();
-    }
-    drop(here);
-    let newer = fs::read(&database).unwrap();
-    let ran = run(&world, &["restore"]).ok();
-    assert!(ran.stderr.contains("is not older than what there is"), "{ran:?}");
-    assert_eq!(fs::read(&database).unwrap(), newer);
-    // Unless a generation is named: what was here is kept, each time, with all that was in its WAL.
-    let id = run(&world, &["ls"]).ok().stdout;
-    let here = Connection::open(&database).unwrap();
-    here.execute_batch("INSERT INTO t SELECT max(id) + 1, 'in the WAL' FROM t").ok();
-    let locked = run(&world, &["restore", "-g", id.trim()]);
-    assert_eq!(locked.code, 8, "an open database is not replaced: {locked:?}");
-    drop(here);
-    run(&world, &["restore", "-g", id.trim()]).ok();
-    assert_eq!(fs::read(&database).unwrap(), restored);
-    assert_eq!(names(&world), ["app.db", "app.db.bottomless.backup"]);
-    let kept: i64 = Connection::open(world.path("app.db.bottomless.backup"))
-        .unwrap()
-        .query_row("SELECT count(*) FROM sqlite_master WHERE name LIKE 'later_%'", [], |row| row.get(0))
-        .unwrap();
-    assert_eq!(kept, 9);
-    fs::copy(world.path("app.db.bottomless.backup"), &database).unwrap();
-    let ran = run(&world, &["restore", "-g", id.trim()]).ok();
-    assert!(ran.stderr.contains("what was there is"), "{ran:?}");
-    assert_eq!(names(&world), ["app.db", "app.db.bottomless.backup", "app.db.bottomless.backup.2"]);
-}
-
-#[test]
-fn older_database_is_restored_and_kept_and_a_missing_backup_is_no_failure() {
-    let world = with_fixture("bottomless-frames-two-generations");
-    let generations = run(&world, &["ls"]).ok().stdout;
-    let oldest = generations.lines().last().unwrap();
-    run(&world, &["-d", "./app.db", "restore", "-g", oldest]).ok();
-    assert_eq!(rows(&world.path("app.db")), 40);
-    run(&world, &["restore"]).ok();
-    assert_eq!(rows(&world.path("app.db")), 80);
-    assert_eq!(rows(&world.path("app.db.bottomless.backup")), 40);
-    let ran = run(&world, &["-d", "nobody.db", "restore"]).ok();
-    assert!(ran.stderr.contains("there is no generation of 'nobody.db'"), "{ran:?}");
-    assert!(!world.path("nobody.db").exists());
-}
-
-#[test]
-fn database_of_the_libsql_server_goes_where_the_server_has_it() {
-    let world = with_fixture("bottomless-server-zstd");
-    run(&world, &["-n", "ns-db1", "restore"]).ok();
-    let file = world.path("default/dbs/db1/data");
-    assert_eq!(rows(&file), 2001);
-    let ran = run(&world, &["-n", "ns-db1", "-d", "default", "ls", "-v"]).ok();
-    assert!(ran.stdout.starts_with("Database ns-db1:default:\n"), "{ran:?}");
-    assert!(ran.stdout.contains("no main database snapshot file found"), "{ran:?}");
-}
-
-#[test]
 fn same_commands_work_on_an_aquifer_store() {
     let world = World::new();
     world.database("app.db", 5);
@@ -321,35 +253,4 @@ fn same_commands_work_on_an_aquifer_store() {
     assert!(ran.stdout.ends_with("Removed 1 generations\n"), "{ran:?}");
     assert_eq!(run(&world, &["ls"]).ok().stdout.trim(), newest);
     world.run(&[&["verify", "app.db"][..], &store].concat()).ok();
-}
-
-#[test]
-fn bucket_on_s3_is_found_by_the_variables_of_bottomless() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let server = runtime.block_on(S3Server::start(Conditions::Honoured));
-    for (key, content) in recorded_bucket() {
-        server.put_object(&key, content);
-    }
-    let world = World::new();
-    let endpoint = server.endpoint();
-    let mut environment = vec![
-        ("LIBSQL_BOTTOMLESS_ENDPOINT".to_owned(), endpoint.clone()),
-        ("LIBSQL_BOTTOMLESS_BUCKET".to_owned(), S3Server::BUCKET.to_owned()),
-        ("LIBSQL_BOTTOMLESS_AWS_DEFAULT_REGION".to_owned(), "us-east-1".to_owned()),
-    ];
-    for (name, value) in server.environment() {
-        environment.push((format!("LIBSQL_BOTTOMLESS_{name}"), value));
-    }
-    let environment: Vec<_> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let run = |args: &[&str]| world.run_with(&[&["bottomless"], args].concat(), &environment);
-    assert_eq!(run(&["ls"]).ok().stdout, record("ls").stdout);
-    assert_eq!(run(&["rm", "-v", "-g", OLDEST]).ok().stdout, record("rm-v-g").stdout);
-    assert!(server.keys().iter().all(|key| !key.contains(OLDEST)) && !server.keys().is_empty());
-    // The command line wins.
-    let ran = run(&["-b", "nowhere", "ls"]);
-    assert_eq!((ran.code, ran.stdout.as_str()), (7, ""), "{ran:?}");
-    let credentials = server.environment();
-    let credentials: Vec<_> = credentials.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let args = ["bottomless", "-e", endpoint.as_str(), "-b", S3Server::BUCKET, "ls", "-l1"];
-    assert_eq!(world.run_with(&args, &credentials).ok().stdout, record("ls-l1").stdout);
 }
