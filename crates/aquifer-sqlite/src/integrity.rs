@@ -4,23 +4,41 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{Error, Result};
 
-/// Runs `PRAGMA integrity_check` on a file that nobody writes to; returns what it finds, at most 100 problems.
+/// Runs `PRAGMA integrity_check` on a file that nobody writes to; returns what it finds, about 100 problems at most.
 ///
-/// Reads the file alone, whatever WAL or journal lies beside it, and leaves none.
+/// Where there is so much wrong that SQLite does not get to checking, that is what it finds. Reads the file alone, whatever WAL
+/// or journal lies beside it, and leaves none.
 pub fn integrity_check(path: &Path) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    match check(path, &mut problems) {
+        Err(Error::Sqlite { source, .. })
+            if matches!(
+                source.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ) =>
+        {
+            problems.push(source.to_string());
+        }
+        checked => checked?,
+    }
+    Ok(problems)
+}
+
+fn check(path: &Path, problems: &mut Vec<String>) -> Result<()> {
     let error = |source| Error::Sqlite { path: path.to_owned(), source };
     let absolute = std::path::absolute(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(immutable_uri(&absolute), flags).map_err(error)?;
     let mut statement = connection.prepare("PRAGMA integrity_check").map_err(error)?;
-    let lines = statement.query_map([], |row| row.get::<_, String>(0)).map_err(error)?;
-    let lines = lines.collect::<rusqlite::Result<Vec<_>>>().map_err(error)?;
-    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    for line in statement.query_map([], |row| row.get::<_, String>(0)).map_err(error)? {
+        problems.extend(Some(line.map_err(error)?).filter(|line| line != "ok"));
+    }
+    Ok(())
 }
 
 /// A URI by which SQLite takes no locks and looks for no WAL (sqlite.org/uri.html, "immutable").
@@ -62,10 +80,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_database_is_an_error() {
+    fn what_keeps_sqlite_from_checking_is_a_problem_that_it_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         std::fs::write(&path, [1; 4096]).unwrap();
-        assert!(integrity_check(&path).is_err());
+        assert_eq!(integrity_check(&path).unwrap(), ["file is not a database"]);
+
+        std::fs::remove_file(&path).unwrap();
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("CREATE TABLE t(x)").unwrap();
+        drop(connection);
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The schema's page is none of a b-tree.
+        bytes[100] = 0x77;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(integrity_check(&path).unwrap(), ["database disk image is malformed"]);
+
+        std::fs::remove_file(&path).unwrap();
+        integrity_check(&path).unwrap_err();
     }
 }

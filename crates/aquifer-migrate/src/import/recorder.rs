@@ -139,7 +139,10 @@ impl<'f> Recorder<'f> {
             self.read(gone, size, &mut old)?;
             batch.gone(gone, &old);
         }
+        // Pages that no frame has are read as zeros when the next batch changes them.
+        let len = u64::from(self.after) * size.bytes() as u64;
         let written = self.image.resize(self.after).and_then(|()| self.image.flush());
+        let written = written.and_then(|()| self.file.as_file().set_len(len));
         written.map_err(|e| MigrateError::io("write", self.file.path(), e))?;
         if batch.is_empty() && self.after == self.before {
             return Ok(());

@@ -237,8 +237,10 @@ fn database_checksum(image: &[u8], page_size: usize) -> u64 {
     sums.fold(0, |all, sum| all ^ sum) | FLAG
 }
 
+/// With a checksum of the content, as Litestream 0.3 has it.
 pub(crate) fn lz4(content: &[u8]) -> Vec<u8> {
-    let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    let info = lz4_flex::frame::FrameInfo::new().content_checksum(true);
+    let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
 }

@@ -1,11 +1,13 @@
 //! Backups that other programs made.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bad_input;
 mod bucket;
 mod damage;
 mod export;
 mod generated;
 mod generator;
+mod guards;
 mod histories;
 mod hostile;
 mod import;

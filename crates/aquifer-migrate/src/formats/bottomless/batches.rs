@@ -57,6 +57,9 @@ impl Batch {
 /// Of a generation and those before it that it needs, newest first.
 pub(super) async fn plan(mut line: Vec<(Backup, Generation)>, target: Target) -> Result<Plan> {
     let (mut pieces, mut page_size) = (Vec::new(), None);
+    // Nothing says how far a parent went: its last batches may be lost. Nor whether a database began empty, where there is
+    // neither a snapshot nor a parent: both may be lost.
+    let check = line.len() > 1 || line.iter().all(|(_, generation)| generation.snapshot.is_none());
     while let Some((backup, mut generation)) = line.pop() {
         let is_last = line.is_empty();
         pieces.extend(snapshot_piece(&mut generation));
@@ -84,7 +87,7 @@ pub(super) async fn plan(mut line: Vec<(Backup, Generation)>, target: Target) ->
             });
         }
     }
-    Ok(Plan { page_size, check: false, pieces })
+    Ok(Plan { page_size, check, pieces })
 }
 
 /// The batches up to the target, proven to be without a gap.

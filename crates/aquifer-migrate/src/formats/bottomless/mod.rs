@@ -49,7 +49,8 @@ fn split(directory: &str) -> Option<(&str, Uuid)> {
     let at = directory.len().checked_sub(ID)?;
     let (database, id) = (directory.get(..at)?.strip_suffix('-')?, directory.get(at..)?);
     let id = Uuid::try_parse(id).ok().filter(|id| id.get_version_num() == 7)?;
-    (!database.is_empty()).then_some((database, id))
+    // Databases are files.
+    (!["", ".", ".."].contains(&database)).then_some((database, id))
 }
 
 /// When a generation began: its id holds the time that was left.
@@ -245,9 +246,13 @@ mod tests {
         // The first batch of that bucket was written at 1795243093.
         let created = created(found).unwrap().as_millis();
         assert!((1_795_243_000_000..1_795_243_100_000).contains(&created), "{created}");
-        for other in
-            [id, "-e4ce7d64-228f-7b00-a358-ef26d54e1d69", "db-e4ce7d64-228f-4b00-a358-ef26d54e1d69", "é"]
-        {
+        for other in [
+            id,
+            "..-e4ce7d64-228f-7b00-a358-ef26d54e1d69",
+            "-e4ce7d64-228f-7b00-a358-ef26d54e1d69",
+            "db-e4ce7d64-228f-4b00-a358-ef26d54e1d69",
+            "é",
+        ] {
             assert_eq!(split(other), None, "{other}");
         }
     }
