@@ -5,7 +5,7 @@
 //! store. [`Exporter`] goes the other way. [`Opener`] does what bottomless did when a database was opened.
 //!
 //! ```text
-//! find ──► Backup ──► plan: objects, oldest first ──► feed: their bytes, fetched ahead ──► replay ──► image
+//! find ──► Backup ──► plan: objects, oldest first ──► replay: fetched ahead, decoded, proven ──► image
 //! ```
 //!
 //! A format's module knows names and how an object is to be read, and no more: what is planned is a list of pieces
@@ -16,7 +16,6 @@ mod backup;
 mod codec;
 mod error;
 mod export;
-mod feed;
 mod formats;
 mod image;
 mod import;

@@ -1,6 +1,7 @@
 //! Restore: a database file from somebody else's backup.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aquifer_log::store::Store;
@@ -186,7 +187,7 @@ struct Made {
 
 /// Makes the database in the temporary file, and flushes it.
 fn make(store: &Store, plan: &Plan, temporary: &Temporary) -> Result<Made> {
-    let mut image = Image::new(&temporary.file, &temporary.path);
+    let mut image = Image::new(Arc::clone(&temporary.file), &temporary.path);
     let replayed = replay(store, plan, &mut image)?;
     let (pages, page_size) = image.finish()?;
     Ok(Made { replayed, pages, page_size: page_size.map_or(0, aquifer_format::PageSize::get) })

@@ -2,20 +2,23 @@
 
 mod growth;
 mod page_set;
+mod write_behind;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aquifer_format::{PageSize, Pgno, Timestamp};
 
 use crate::error::{MigrateError, Result};
 pub(crate) use growth::Growth;
 pub(crate) use page_set::PageSet;
+use write_behind::WriteBehind;
 
-/// Bytes written at a time of a whole database.
-const CHUNK: usize = 1 << 20;
+/// Bytes read at a time of a whole database.
+const CHUNK: usize = 1 << 18;
 /// What a database file may hold beyond the pages that its header counts, in bytes.
 const SLACK: u64 = 64 << 20;
 
@@ -56,47 +59,55 @@ pub(crate) enum SinkError {
     Local(Box<MigrateError>),
 }
 
-/// A file that becomes the database: what is committed is in it.
+/// A file that becomes the database: what is committed is in it, at [`Image::flush`] at the latest.
 #[derive(Debug)]
-pub(crate) struct Image<'f> {
+pub(crate) struct Image {
     path: PathBuf,
     page_size: Option<PageSize>,
     growth: Growth,
     open: PageSet,
-    committed: Committed<'f>,
+    committed: Committed,
 }
 
 /// The file itself.
 #[derive(Debug)]
-struct Committed<'f> {
-    file: &'f File,
+struct Committed {
+    file: Arc<File>,
     pages: u32,
-    /// Pages that stand side by side, to be written at once, and where the first of them begins.
-    run: (u64, Vec<u8>),
+    writer: WriteBehind,
 }
 
-impl<'f> Image<'f> {
-    /// In an empty file.
-    pub(crate) fn new(file: &'f File, path: &Path) -> Image<'f> {
+impl Image {
+    /// In an empty file, which is durable at the end.
+    pub(crate) fn new(file: Arc<File>, path: &Path) -> Image {
+        Image::written_by(WriteBehind::durable(Arc::clone(&file)), file, path)
+    }
+
+    /// In an empty file that is wanted for as long as this process runs.
+    pub(crate) fn scratch(file: Arc<File>, path: &Path) -> Image {
+        Image::written_by(WriteBehind::new(Arc::clone(&file)), file, path)
+    }
+
+    fn written_by(writer: WriteBehind, file: Arc<File>, path: &Path) -> Image {
         Image {
             path: path.to_owned(),
             page_size: None,
             growth: Growth::default(),
             open: PageSet::new(path.parent().unwrap_or(Path::new("."))),
-            committed: Committed { file, pages: 0, run: (0, Vec::new()) },
+            committed: Committed { file, pages: 0, writer },
         }
     }
 
-    /// Makes the file what was committed, and flushes it. Its pages, and their size: nothing of a database without any.
-    pub(crate) fn finish(mut self) -> Result<(u32, Option<PageSize>)> {
-        let Committed { file, pages, .. } = self.committed;
+    /// Makes the file what was committed. Its pages, and their size: nothing of a database without any.
+    pub(crate) fn finish(self) -> Result<(u32, Option<PageSize>)> {
+        let Committed { file, pages, mut writer } = self.committed;
         let len = self.page_size.map_or(0, |size| u64::from(pages) * size.bytes() as u64);
-        let done = self.flush().and_then(|()| file.set_len(len)).and_then(|()| file.sync_all());
+        let done = writer.settle().and_then(|()| file.set_len(len)).and_then(|()| writer.finish());
         done.map_err(|e| MigrateError::io("write", &self.path, e))?;
         Ok((pages, self.page_size))
     }
 
-    /// Writes a page. Those that stand side by side are written at once, at [`Image::flush`] at the latest.
+    /// Writes a page.
     pub(crate) fn write(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
         self.committed.write(pgno, page)
     }
@@ -106,8 +117,9 @@ impl<'f> Image<'f> {
         self.page_size.map_or(Ok(()), |size| self.committed.resize(pages, size))
     }
 
+    /// Afterwards all that was written can be read in the file.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.committed.flush()
+        self.committed.writer.settle()
     }
 
     pub(crate) fn local(&self, source: io::Error) -> SinkError {
@@ -115,32 +127,18 @@ impl<'f> Image<'f> {
     }
 }
 
-impl Committed<'_> {
+impl Committed {
     fn write(&mut self, pgno: Pgno, page: &[u8]) -> io::Result<()> {
-        let at = (u64::from(pgno.get()) - 1) * page.len() as u64;
-        if at != self.run.0 + self.run.1.len() as u64 || self.run.1.len() >= CHUNK {
-            self.flush()?;
-            self.run.0 = at;
-        }
-        self.run.1.extend_from_slice(page);
-        Ok(())
+        self.writer.write((u64::from(pgno.get()) - 1) * page.len() as u64, page)
     }
 
     fn resize(&mut self, pages: u32, size: PageSize) -> io::Result<()> {
         if pages < self.pages {
             // What comes after it again begins as zeros.
-            self.flush()?;
+            self.writer.settle()?;
             self.file.set_len(u64::from(pages) * size.bytes() as u64)?;
         }
         self.pages = pages;
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let (at, run) = &mut self.run;
-        self.file.write_all_at(run, *at)?;
-        *at += run.len() as u64;
-        run.clear();
         Ok(())
     }
 }
@@ -188,7 +186,7 @@ impl DatabaseHeader {
     }
 }
 
-impl Sink for Image<'_> {
+impl Sink for Image {
     fn database(&mut self, content: &mut dyn Read) -> Result<(), SinkError> {
         let mut buffer = vec![0; CHUNK];
         let mut len = fill(content, &mut buffer)?;
@@ -216,7 +214,7 @@ impl Sink for Image<'_> {
                     counted.unwrap_or(limit)
                 )));
             }
-            self.committed.file.write_all_at(&buffer[..len], written).map_err(|e| self.local(e))?;
+            self.committed.writer.write(written, &buffer[..len]).map_err(|e| self.local(e))?;
             written += len as u64;
             len = fill(content, &mut buffer)?;
         }

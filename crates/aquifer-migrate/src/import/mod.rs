@@ -108,7 +108,7 @@ impl Importer {
             let failed = |source| MigrateError::io("write in", &directory, source);
             let file =
                 tempfile::Builder::new().prefix("aquifer-import-").tempfile_in(&directory).map_err(failed)?;
-            let mut recorder = Recorder::new(&file, to, generation, writer, limit, runtime);
+            let mut recorder = Recorder::new(&file, to, generation, writer, limit, runtime)?;
             let replayed = replay(&from, &plan, &mut recorder)?;
             let recorded = recorder.finish()?;
             check_integrity(file.path(), prefix)?;

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aquifer_format::segment::SegmentMeta;
 use aquifer_format::{DbChecksum, GenerationId, PageSize, Pgno, Timestamp, Txid, TxidRange, WriterNonce};
@@ -17,7 +18,7 @@ use crate::image::{DatabaseHeader, Growth, Image, PageSet, Sink, SinkError};
 pub(super) struct Recorder<'f> {
     file: &'f tempfile::NamedTempFile,
     directory: PathBuf,
-    image: Image<'f>,
+    image: Image,
     growth: Growth,
     /// Pages at the last batch.
     before: u32,
@@ -56,10 +57,11 @@ impl<'f> Recorder<'f> {
         writer: WriterNonce,
         only_page_size: Option<PageSize>,
         runtime: Handle,
-    ) -> Recorder<'f> {
+    ) -> Result<Recorder<'f>> {
+        let written = file.as_file().try_clone().map_err(|e| MigrateError::io("write", file.path(), e))?;
         let directory = file.path().parent().unwrap_or(Path::new(".")).to_owned();
-        Recorder {
-            image: Image::new(file.as_file(), file.path()),
+        Ok(Recorder {
+            image: Image::scratch(Arc::new(written), file.path()),
             growth: Growth::default(),
             before: 0,
             checksum: DbChecksum::EMPTY,
@@ -77,7 +79,7 @@ impl<'f> Recorder<'f> {
             generation,
             writer,
             runtime,
-        }
+        })
     }
 
     /// Leaves the file as the newest revision; `None` if nothing was recorded.

@@ -1,5 +1,6 @@
 //! Decodes and proves the objects of a plan, one after the other.
 
+mod feed;
 mod frames;
 mod ltx;
 mod lz4_page;
@@ -12,9 +13,9 @@ use aquifer_log::store::{Key, Store};
 
 use crate::codec::Codec;
 use crate::error::{MigrateError, Result};
-use crate::feed::Feed;
 use crate::image::{Sink, SinkError};
 use crate::plan::{Content, Piece, Plan};
+use feed::Feed;
 use frames::Chain;
 use ltx::LtxState;
 pub(crate) use ltx::{CHECKSUM_FLAG, HEADER_LEN as LTX_HEADER_LEN, LtxHeader, NO_CHECKSUM};
@@ -33,10 +34,9 @@ pub(crate) struct Replayed {
 
 /// Replays a plan into a sink. Blocks: not for the runtime's own threads, but needs its handle.
 pub(crate) fn replay(store: &Store, plan: &Plan, sink: &mut impl Sink) -> Result<Replayed> {
-    let objects = plan.pieces.iter().map(|piece| (piece.object.key.clone(), piece.object.len)).collect();
     let mut replay = Replay {
         store,
-        feed: Feed::new(store, objects),
+        feed: Feed::new(store, &plan.pieces),
         sink,
         chain: None,
         wal: None,
@@ -85,33 +85,32 @@ impl<S: Sink> Replay<'_, S> {
             return Err(SinkError::Content("it has no content".to_owned()));
         }
         let mut time = piece.time;
-        let object = self.feed.object(&piece.object).map_err(SinkError::Read)?;
+        let object = &piece.object;
         match &piece.content {
-            Content::Database(codec) => {
-                self.chain = None;
-                let mut content = codec.reader(object).map_err(SinkError::Read)?;
-                self.sink.database(&mut content)?;
-                self.replayed.position = piece.position;
-            }
             Content::Page(page) => {
-                let mut content = Codec::Gzip.reader(object).map_err(SinkError::Read)?;
-                page::replay(self.sink, &mut content, *page)?;
+                page::replay(self.sink, &self.feed.page(object)?, *page)?;
                 self.last_page = self.last_page.max(page.pgno.get());
                 self.replayed.position = self.replayed.position.max(piece.position);
+                return Ok(());
+            }
+            Content::Database(codec) => {
+                self.chain = None;
+                self.sink.database(&mut self.feed.decompressed(object, *codec)?)?;
+                self.replayed.position = piece.position;
             }
             Content::Frames(run) => {
-                let mut content = run.codec.reader(object).map_err(SinkError::Read)?;
+                let mut content = self.feed.decompressed(object, run.codec)?;
                 let committed = frames::replay(self.sink, &mut self.chain, &mut content, *run)?;
                 self.replayed.position = committed.unwrap_or(self.replayed.position);
             }
             Content::Wal(part) => {
-                let mut content = part.codec.reader(object).map_err(SinkError::Read)?;
+                let mut content = self.feed.decompressed(object, part.codec)?;
                 if wal::replay(self.sink, &mut self.wal, &mut content, *part)? {
                     self.replayed.position = piece.position;
                 }
             }
             Content::Ltx(range) => {
-                let mut content = io::BufReader::with_capacity(1 << 16, object);
+                let mut content = io::BufReader::with_capacity(1 << 16, self.feed.object(object)?);
                 time = Some(self.ltx.replay(self.sink, &mut content, *range)?);
                 self.replayed.position = range.max;
             }
@@ -119,10 +118,7 @@ impl<S: Sink> Replay<'_, S> {
         if !self.feed.is_at_end() {
             return Err(SinkError::Content("it goes on after its end".to_owned()));
         }
-        match piece.content {
-            Content::Page(_) => Ok(()),
-            _ => self.sink.point(time),
-        }
+        self.sink.point(time)
     }
 
     /// Pages without commits: page 1 says how many there are.

@@ -7,6 +7,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod destination;
+mod early_flush;
 mod error;
 pub(crate) mod fold;
 mod output;
@@ -32,6 +33,7 @@ use threads::finished;
 use write::{Writing, Written};
 
 pub use destination::{Destination, Temporary};
+pub use early_flush::EarlyFlush;
 pub use error::RestoreError;
 pub use progress::{Phase, Progress};
 

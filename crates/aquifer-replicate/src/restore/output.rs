@@ -5,17 +5,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 
-use aquifer_format::{PageSize, Pgno};
-use parking_lot::Mutex;
-
+use super::early_flush::EarlyFlush;
 use super::error::RestoreError;
-
-/// Bytes after which what was written is pushed to the disk, while more is written: the flush at the end then
-/// has little left to wait for.
-const FLUSH_EVERY: u64 = 64 << 20;
+use aquifer_format::{PageSize, Pgno};
 
 /// The temporary file.
 #[derive(Debug)]
@@ -23,8 +16,7 @@ pub(crate) struct Output {
     file: Arc<File>,
     path: PathBuf,
     page_size: PageSize,
-    unflushed: AtomicU64,
-    flusher: Mutex<Option<JoinHandle<()>>>,
+    flush: EarlyFlush,
 }
 
 impl Output {
@@ -37,38 +29,21 @@ impl Output {
     ) -> Result<Output, RestoreError> {
         let len = u64::from(pages) * page_size.bytes() as u64;
         file.set_len(len).map_err(|e| RestoreError::io("write", path, e))?;
-        let unflushed = AtomicU64::new(0);
-        Ok(Output { file, path: path.to_owned(), page_size, unflushed, flusher: Mutex::new(None) })
+        let flush = EarlyFlush::new(Arc::clone(&file));
+        Ok(Output { file, path: path.to_owned(), page_size, flush })
     }
 
     /// Writes adjacent pages.
     fn write(&self, first: Pgno, pages: &[u8]) -> Result<(), RestoreError> {
         let written = self.file.write_all_at(pages, self.page_size.offset(first));
         written.map_err(|e| RestoreError::io("write", &self.path, e))?;
-        let before = self.unflushed.fetch_add(pages.len() as u64, Ordering::Relaxed);
-        if before + pages.len() as u64 >= FLUSH_EVERY {
-            self.begin_flush();
-        }
+        self.flush.wrote(pages.len() as u64);
         Ok(())
-    }
-
-    /// Only a head start, unless one is running: what counts is the flush at the end, and that tells of errors.
-    fn begin_flush(&self) {
-        let Some(mut flusher) = self.flusher.try_lock() else { return };
-        if flusher.as_ref().is_none_or(JoinHandle::is_finished) {
-            self.unflushed.store(0, Ordering::Relaxed);
-            let file = Arc::clone(&self.file);
-            let thread = std::thread::Builder::new().name("restore-flush".to_owned());
-            *flusher = thread.spawn(move || drop(file.sync_data())).ok();
-        }
     }
 
     /// Flushes all to the disk.
     pub(crate) fn sync(&self) -> Result<(), RestoreError> {
-        if let Some(flusher) = self.flusher.lock().take() {
-            let _ = flusher.join();
-        }
-        self.file.sync_all().map_err(|e| RestoreError::io("flush", &self.path, e))
+        self.flush.sync().map_err(|e| RestoreError::io("flush", &self.path, e))
     }
 
     /// The size of the pages.

@@ -24,6 +24,25 @@ pub(super) struct Root {
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) is_dir: bool,
+    found: fs::DirEntry,
+}
+
+impl Entry {
+    fn new(found: fs::DirEntry) -> Option<Entry> {
+        // Names that are not UTF-8 are none of ours.
+        let name = found.file_name().into_string().ok()?;
+        let kind = found.file_type().ok()?;
+        // A database's directory may be a link to another disk.
+        let leads_to_dir = || fs::metadata(found.path()).is_ok_and(|m| m.is_dir());
+        let is_dir = if kind.is_symlink() { leads_to_dir() } else { kind.is_dir() };
+        Some(Entry { name, is_dir, found })
+    }
+
+    /// Of what a link leads to. Does not walk the path to the directory once more, which takes longer than all the rest.
+    fn metadata(&self) -> io::Result<fs::Metadata> {
+        let metadata = self.found.metadata()?;
+        if metadata.is_symlink() { fs::metadata(self.found.path()) } else { Ok(metadata) }
+    }
 }
 
 impl Root {
@@ -66,18 +85,11 @@ impl Root {
         let mut entries = Vec::new();
         for entry in listing {
             let entry = entry.map_err(|e| not_done("list", dir, e))?;
-            // Names that are not UTF-8 are none of ours.
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            if name == PRIVATE && dir == self.path {
+            let Some(entry) = Entry::new(entry) else { continue };
+            if entry.name == PRIVATE && dir == self.path {
                 continue;
             }
-            let is_dir = match entry.file_type() {
-                // A database's directory may be a link to another disk.
-                Ok(kind) if kind.is_symlink() => fs::metadata(entry.path()).is_ok_and(|m| m.is_dir()),
-                Ok(kind) => kind.is_dir(),
-                Err(_) => continue,
-            };
-            entries.push(Entry { name, is_dir });
+            entries.push(entry);
         }
         entries.sort_by(|a, b| sort_key(a).cmp(sort_key(b)));
         Ok(entries)
@@ -108,7 +120,7 @@ impl Root {
                 continue;
             }
             // Gone since the directory was read: a listing may or may not show it.
-            let Ok(metadata) = fs::metadata(dir.join(&entry.name)) else { continue };
+            let Ok(metadata) = entry.metadata() else { continue };
             out.push(info(key, &metadata));
         }
         Ok(())
