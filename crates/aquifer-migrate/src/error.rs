@@ -96,6 +96,17 @@ pub enum MigrateError {
         reason: String,
     },
 
+    /// There is no room for the database that an object says or makes. Nothing but its beginning was written, and that is gone.
+    #[error("{url}: '{key}' is of a database that does not fit: {source}")]
+    NoRoom {
+        /// The store.
+        url: String,
+        /// The object.
+        key: Key,
+        /// How much is needed, and where there is how much.
+        source: Box<RestoreError>,
+    },
+
     /// The target of a restore.
     #[error(transparent)]
     Target(Box<RestoreError>),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use aquifer_log::{DatabaseStore, Store};
 use aquifer_replicate::capture::WalLimits;
+use aquifer_replicate::restore::{RestoreError, Restorer};
 use aquifer_replicate::{ReplicaOptions, ReplicaState, ReplicaStatus, Replicator};
 use aquifer_testkit::app::{AppOptions, AppProcess, Language};
 use aquifer_testkit::fault_store::FaultStore;
@@ -51,11 +52,48 @@ async fn assert_replica_is(database: &DatabaseStore, app: &mut AppProcess) {
     assert_eq!(lengths.to_string(), sum);
 }
 
+/// The limit is the process's: one test at a time.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// With a handler, the kernel answers EFBIG instead of killing the process.
+fn survive_the_limit() -> tokio::signal::unix::Signal {
+    let xfsz = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    tokio::signal::unix::signal(xfsz).unwrap()
+}
+
+#[tokio::test]
+async fn a_restore_without_room_is_told_before_anything_is_written() {
+    let _alone = ALONE.lock().await;
+    let _handler = survive_the_limit();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let options = AppOptions { autocheckpoint: 0, ..AppOptions::default() };
+    let mut app = AppProcess::start(Language::Python, &path, &options).unwrap();
+    app.sql("CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)").unwrap();
+    app.sql("INSERT INTO t(v) VALUES(randomblob(3000000))").unwrap();
+    let faults = FaultStore::in_memory();
+    let store = Store::from_object_store(Arc::new(faults.clone()), "test");
+    let replicator = Replicator::builder(store.clone()).start();
+    replicator.add(&path, None).unwrap();
+    replicator.sync().await.unwrap();
+    replicator.shutdown().await.unwrap();
+
+    let to = tempfile::tempdir().unwrap();
+    let output = to.path().join("restored.db");
+    let restorer = || Restorer::new(store.clone(), "app.db".parse().unwrap(), &output);
+    limit_files(Some(2_000_000));
+    let error = restorer().restore().await.unwrap_err();
+    limit_files(None);
+    let RestoreError::NoRoom { path, most, .. } = &error else { panic!("{error}") };
+    assert_eq!((path.as_path(), *most), (to.path(), 2_000_000), "{error}");
+    assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 0, "left behind");
+    restorer().restore().await.unwrap();
+}
+
 #[tokio::test]
 async fn without_room_on_disk_nothing_is_lost_and_nobody_blocked() {
-    // With a handler, the kernel answers EFBIG instead of killing the process.
-    let xfsz = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-    let _handler = tokio::signal::unix::signal(xfsz).unwrap();
+    let _alone = ALONE.lock().await;
+    let _handler = survive_the_limit();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.db");
     let options = AppOptions { autocheckpoint: 0, ..AppOptions::default() };

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aquifer_format::{PageSize, Pgno, Timestamp};
+use aquifer_replicate::restore::{RestoreError, require_room};
 
 use crate::error::{MigrateError, Result};
 pub(crate) use growth::Growth;
@@ -30,6 +31,8 @@ pub(crate) trait Sink {
     fn page_size(&self) -> Option<PageSize>;
     /// Sets the size of pages; false where another one is known.
     fn set_page_size(&mut self, size: PageSize) -> bool;
+    /// Whether there is room for a database of so many pages, before they come. After the size of pages is known.
+    fn room_for(&mut self, pages: u32) -> Result<(), SinkError>;
     /// A page of a transaction.
     fn page(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError>;
     /// A page that is committed for certain: where it is read, all before it was proven, or nothing of it counts.
@@ -55,6 +58,8 @@ pub(crate) enum SinkError {
     Content(String),
     /// The content cannot be read on: the object is damaged, or the store failed.
     Read(io::Error),
+    /// There is no room for it.
+    Room(Box<RestoreError>),
     /// Of the local file.
     Local(Box<MigrateError>),
 }
@@ -65,6 +70,8 @@ pub(crate) struct Image {
     path: PathBuf,
     page_size: Option<PageSize>,
     growth: Growth,
+    /// Bytes that there was room for when that was looked at.
+    room: u64,
     open: PageSet,
     committed: Committed,
 }
@@ -93,6 +100,7 @@ impl Image {
             path: path.to_owned(),
             page_size: None,
             growth: Growth::default(),
+            room: 0,
             open: PageSet::new(path.parent().unwrap_or(Path::new("."))),
             committed: Committed { file, pages: 0, writer },
         }
@@ -105,6 +113,15 @@ impl Image {
         let done = writer.settle().and_then(|()| file.set_len(len)).and_then(|()| writer.finish());
         done.map_err(|e| MigrateError::io("write", &self.path, e))?;
         Ok((pages, self.page_size))
+    }
+
+    fn require_room(&mut self, bytes: u64) -> Result<(), SinkError> {
+        if bytes > self.room {
+            require_room(&self.committed.file, &self.path, bytes)
+                .map_err(|e| SinkError::Room(Box::new(e)))?;
+            self.room = bytes;
+        }
+        Ok(())
     }
 
     /// Writes a page.
@@ -214,6 +231,7 @@ impl Sink for Image {
                     counted.unwrap_or(limit)
                 )));
             }
+            self.require_room(counted.unwrap_or(0).max(written + len as u64))?;
             self.committed.writer.write(written, &buffer[..len]).map_err(|e| self.local(e))?;
             written += len as u64;
             len = fill(content, &mut buffer)?;
@@ -245,6 +263,11 @@ impl Sink for Image {
         *self.page_size.get_or_insert(size) == size
     }
 
+    fn room_for(&mut self, pages: u32) -> Result<(), SinkError> {
+        let size = self.page_size.map_or(0, PageSize::bytes);
+        self.require_room(u64::from(pages) * size as u64)
+    }
+
     fn page(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError> {
         self.growth.saw(1);
         self.open.insert(pgno, page).map_err(|e| self.local(e))
@@ -258,6 +281,7 @@ impl Sink for Image {
     fn commit(&mut self, pages: u32) -> Result<(), SinkError> {
         let Some(size) = self.page_size else { return Ok(()) };
         self.growth.check(size, pages)?;
+        self.room_for(pages)?;
         let committed = &mut self.committed;
         let written = committed.resize(pages, size).and_then(|()| {
             // What is beyond the end was written and freed again.

@@ -202,6 +202,10 @@ impl Sink for Recorder<'_> {
         self.image.set_page_size(size)
     }
 
+    fn room_for(&mut self, pages: u32) -> Result<(), SinkError> {
+        self.image.room_for(pages)
+    }
+
     fn page(&mut self, pgno: Pgno, page: &[u8]) -> Result<(), SinkError> {
         self.growth.saw(1);
         self.open.insert(pgno, page).map_err(|e| self.image.local(e))
@@ -215,6 +219,7 @@ impl Sink for Recorder<'_> {
     fn commit(&mut self, pages: u32) -> Result<(), SinkError> {
         let Some(size) = self.page_size() else { return Ok(()) };
         self.growth.check(size, pages)?;
+        self.room_for(pages)?;
         let committed = &mut self.committed;
         let moved = self.open.drain(size.bytes(), |pgno, page| committed.insert(pgno, page));
         moved.map_err(|e| self.image.local(e))?;

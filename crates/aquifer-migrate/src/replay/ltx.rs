@@ -96,6 +96,7 @@ impl LtxState {
             )));
         }
         self.begin(&header)?;
+        sink.room_for(header.pages)?;
         self.pages(sink, &mut file, &header)?;
         sink.commit(header.pages)?;
         self.txid = header.max;

@@ -143,6 +143,9 @@ impl<S: Sink> Replay<'_, S> {
         match (self.feed.failure(), problem) {
             (Some(failed), _) => failed.into(),
             (None, SinkError::Local(error)) => *error,
+            (None, SinkError::Room(source)) => {
+                MigrateError::NoRoom { url: self.store.url().to_owned(), key: key.clone(), source }
+            }
             (None, SinkError::Content(reason)) => damaged(reason),
             (None, SinkError::Read(error)) => damaged(match error.kind() {
                 io::ErrorKind::UnexpectedEof => "it ends too early".to_owned(),

@@ -20,12 +20,13 @@ pub(crate) async fn refused(bucket: &Bucket) -> MigrateError {
     }
 }
 
-/// Names this object as damaged.
+/// Names this object, as damaged or as one that says what no disk has room for.
 pub(crate) fn assert_names(error: &MigrateError, key: &str) {
-    assert!(
-        matches!(error, MigrateError::Damaged { key: named, .. } if named.as_str() == key),
-        "{key}: {error}"
-    );
+    let named = match error {
+        MigrateError::Damaged { key, .. } | MigrateError::NoRoom { key, .. } => key.as_str(),
+        _ => "",
+    };
+    assert!(named == key, "{key}: {error}");
 }
 
 pub(crate) fn small(page_size: usize) -> Live {

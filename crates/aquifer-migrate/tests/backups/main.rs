@@ -14,3 +14,4 @@ mod import;
 mod live;
 mod mutated;
 mod originals;
+mod room;

@@ -43,6 +43,17 @@ pub enum RestoreError {
         source: aquifer_sqlite::Error,
     },
 
+    /// There is no room for it. Nothing was written.
+    #[error("it takes {} MiB, and {path} has room for {} MiB: make room there, or name another place", mib(*needed, true), mib(*most, false))]
+    NoRoom {
+        /// The directory where it was to be made.
+        path: PathBuf,
+        /// Bytes of the database.
+        needed: u64,
+        /// Bytes that a file there can have.
+        most: u64,
+    },
+
     /// A file could not be written, read or renamed.
     #[error("cannot {what} {path}: {source}")]
     Io {
@@ -111,6 +122,11 @@ pub enum RestoreError {
         /// What SQLite said, at most 100 lines.
         problems: Vec<String>,
     },
+}
+
+/// What is needed is rounded up, what there is down.
+fn mib(bytes: u64, up: bool) -> u64 {
+    if up { bytes.div_ceil(1 << 20) } else { bytes >> 20 }
 }
 
 impl RestoreError {

@@ -13,6 +13,7 @@ pub(crate) mod fold;
 mod output;
 pub(crate) mod overlay;
 pub(crate) mod progress;
+mod room;
 pub(crate) mod threads;
 mod write;
 
@@ -36,6 +37,7 @@ pub use destination::{Destination, Temporary};
 pub use early_flush::EarlyFlush;
 pub use error::RestoreError;
 pub use progress::{Phase, Progress};
+pub use room::require_room;
 
 /// What to do with a file that is at the target already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -222,10 +224,13 @@ impl Restorer {
         let meter = Arc::new(Meter::new(self.listener.clone()));
         meter.phase(Phase::Plan);
         let plan = Plan::make(&self.database, self.generation, self.target).await?;
-        let (temporary, destination) = finished(
-            spawn_blocking(move || destination.create_temporary().map(|temporary| (temporary, destination)))
-                .await,
-        )?;
+        let bytes = u64::from(plan.size_after) * plan.page_size.bytes() as u64;
+        let created = spawn_blocking(move || {
+            let temporary = destination.create_temporary()?;
+            require_room(&temporary.file, &temporary.path, bytes)?;
+            Ok::<_, RestoreError>((temporary, destination))
+        });
+        let (temporary, destination) = finished(created.await)?;
         let (segments, skipped) = (plan.steps.len(), plan.skipped.clone());
         let image = Image::of(plan);
         let budget = Budget::new(self.memory_limit, self.database.store());
