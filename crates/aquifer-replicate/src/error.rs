@@ -174,7 +174,7 @@ impl Error {
 
     /// Whether another writer has gone on in this one's place, so that this one must stop.
     pub fn is_taken_over(&self) -> bool {
-        matches!(self, Error::Fenced { .. } | Error::Superseded { .. })
+        matches!(self, Error::Fenced { .. } | Error::Superseded { .. } | Error::Outdated { .. })
     }
 
     /// Whether a disk has no room: for local state, or for what a checkpoint writes.

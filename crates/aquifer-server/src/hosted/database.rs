@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aquifer_format::{Revision, Txid};
 use aquifer_log::{DatabaseName, DatabaseStore};
-use aquifer_replicate::{Error as ReplicaError, ReplicaState, Replicator};
+use aquifer_replicate::{ReplicaState, Replicator};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
@@ -206,10 +206,7 @@ impl Hosted {
             Err(e) => {
                 // Whatever stopped it, what the file has beyond the store is not acknowledged, and never will be.
                 self.lose(&e);
-                match e {
-                    ReplicaError::Fenced { .. } | ReplicaError::Outdated { .. } => Err(self.taken_over()),
-                    e => Err(e.into()),
-                }
+                if e.is_taken_over() { Err(self.taken_over()) } else { Err(e.into()) }
             }
         }
     }

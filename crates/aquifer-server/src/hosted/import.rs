@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aquifer_format::Revision;
 use aquifer_log::{DatabaseName, DatabaseStore, Store};
-use aquifer_replicate::{Error as ReplicaError, Primary, ReplicaOptions, Replicator};
+use aquifer_replicate::{Primary, ReplicaOptions, Replicator};
 use rusqlite::Connection;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
@@ -92,9 +92,7 @@ pub async fn import(
         }
         Ok(None) => Err(ImportError::NotADatabase("it is empty".to_owned())),
         // Somebody was faster.
-        Err(ReplicaError::Outdated { .. } | ReplicaError::Fenced { .. }) => {
-            Err(HostError::Exists(name.clone()).into())
-        }
+        Err(e) if e.is_taken_over() => Err(HostError::Exists(name.clone()).into()),
         Err(e) => Err(HostError::from(e).into()),
     }
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use aquifer_format::Revision;
 use aquifer_log::{ControlRecord, DatabaseStore, Plan, Target, branch};
+use aquifer_replicate::Tracker;
 use aquifer_replicate::restore::{RestoreError, Restorer};
-use aquifer_replicate::{Error as ReplicaError, Tracker};
 use tokio::sync::{oneshot, watch};
 
 use super::admin::host;
@@ -119,7 +119,7 @@ async fn serve(
                     database, files, replicator, pages, is_frozen, durability, cluster, claim,
                 ));
             }
-            Err(e @ (ReplicaError::Outdated { .. } | ReplicaError::Fenced { .. })) => {
+            Err(e) if e.is_taken_over() => {
                 tracing::info!(database = %name, reason = %e, "the local file is outdated; restoring it");
                 let _ = replicator.remove(name).await;
                 match durability {
