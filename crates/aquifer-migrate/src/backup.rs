@@ -1,5 +1,6 @@
 //! What is found in a store, and which of it is meant.
 
+use std::fmt;
 use std::str::FromStr;
 
 use aquifer_format::Timestamp;
@@ -34,6 +35,17 @@ impl FromStr for Origin {
             "litestream" => Origin::Litestream,
             "zlayer" => Origin::Zlayer,
             other => return Err(format!("'{other}' is none of auto, bottomless, litestream, zlayer")),
+        })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Auto => "auto",
+            Origin::Bottomless => "bottomless",
+            Origin::Litestream => "litestream",
+            Origin::Zlayer => "zlayer",
         })
     }
 }

@@ -28,6 +28,6 @@ pub use backup::{Backup, Format, Origin, Snapshot, Survey, find};
 pub use error::{MigrateError, Result};
 pub use export::{Exported, Exporter};
 pub use import::{Imported, Importer};
-pub use opening::{Opened, Opener, RestoreAction, Standing, compare};
+pub use opening::{Opened, Opener, RestoreAction, Standing, compare, compare_with_store};
 pub use plan::Target;
 pub use restore::{Restored, Restorer, auto_restore};

@@ -276,6 +276,58 @@ async fn database_that_the_store_has_been_through_is_restored() {
     assert_eq!(place.count("app.db", "t"), 4);
 }
 
+/// Where the last process was killed, the WAL shows that the database goes on from what was shipped last.
+#[tokio::test(flavor = "multi_thread")]
+async fn history_is_not_looked_through_for_a_database_that_its_wal_proves_to_be_newer() {
+    const SHIPPED: u64 = 40;
+    let place = Place::new("");
+    place.commit_and_die("app.db", TABLE);
+    let store = place.store("store");
+    let connection = Connection::open(place.path("app.db")).unwrap();
+    connection.execute_batch("PRAGMA wal_autocheckpoint=0").unwrap();
+    let replicator = Replicator::builder(store.clone()).start();
+    replicator.add(place.path("app.db"), Some(name())).unwrap();
+    for _ in 0..SHIPPED {
+        connection.execute_batch("INSERT INTO t VALUES(2)").unwrap();
+        replicator.sync_database(&name()).await.unwrap();
+    }
+    replicator.shutdown().await.unwrap();
+    connection.execute_batch("INSERT INTO t VALUES(3)").unwrap();
+    let before = store.counts();
+    let opener = Opener::new(place.path("app.db")).aquifer(store.clone(), name());
+    let opened = opener.open().await.unwrap();
+    assert_eq!(opened.action, RestoreAction::Reuse);
+    // What is planned, captured and shipped takes some. That one by one of the batches is looked at would be as many more.
+    let taken = (store.counts() - before).total();
+    assert!(taken < 2 * SHIPPED, "{taken}");
+    assert_eq!(place.count_in_store("t").await, SHIPPED as i64 + 2);
+}
+
+/// A crash of the machine may take away the end of what a replica noted, but not what it shipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_were_shipped_and_not_noted_are_gone_on_with() {
+    let place = Place::new("");
+    place.commit_and_die("app.db", TABLE);
+    let connection = Connection::open(place.path("app.db")).unwrap();
+    let replicator = Replicator::builder(place.store("store")).start();
+    replicator.add(place.path("app.db"), Some(name())).unwrap();
+    let first = replicator.sync_database(&name()).await.unwrap().unwrap();
+    fs::create_dir(place.path("noted")).unwrap();
+    copy(&place.path(".app.db-aquifer"), &place.path("noted"));
+    for n in 0..3 {
+        connection.execute_batch(&format!("CREATE TABLE t{n}(x)")).unwrap();
+        replicator.sync_database(&name()).await.unwrap();
+    }
+    replicator.shutdown().await.unwrap();
+    drop(connection);
+    fs::remove_dir_all(place.path(".app.db-aquifer")).unwrap();
+    fs::rename(place.path("noted"), place.path(".app.db-aquifer")).unwrap();
+    place.commit_and_die("app.db", "INSERT INTO t VALUES(2)");
+    let opened = place.against_store("app.db").open().await.unwrap();
+    assert_eq!((opened.action, opened.shipped.unwrap().generation), (RestoreAction::Reuse, first.generation));
+    assert_eq!(place.count_in_store("t").await, 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn where_both_went_on_the_change_counter_decides_and_both_are_kept() {
     let place = Place::new("");

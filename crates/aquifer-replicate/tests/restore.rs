@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use aquifer_format::{PageSize, Txid};
-use aquifer_log::Target;
+use aquifer_format::{PageSize, Pgno, Txid};
 use aquifer_log::store::{Store, StoreUrl};
+use aquifer_log::{Plan, Target};
 use aquifer_replicate::restore::{
-    Existing, Installed, Outcome, Phase, Progress, RestoreError, Restored, Restorer,
+    Existing, Installed, Outcome, Phase, Progress, RestoreError, Restored, Restorer, read_page,
 };
 use aquifer_testkit::s3_server::{Conditions, HttpFault, S3Server};
 use history::{History, commit_time};
@@ -133,6 +133,23 @@ async fn every_txid_restores_byte_for_byte() {
     let moment = Target::Timestamp(commit_time(Txid::new(4)));
     let then = restored(place.restorer().existing(Existing::Replace).target(moment)).await;
     assert_eq!(then.revision.txid, Txid::new(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_page_of_any_txid_is_read_by_itself() {
+    let place = Place::new();
+    let history = lived(&place.store, place.dir.path()).await;
+    history.compact(Txid::new(2), Txid::new(4)).await;
+    history.snapshot(Txid::new(3)).await;
+    for txid in (1..=history.head().get()).map(Txid::new) {
+        let plan = Plan::make(&history.database, None, Target::Txid(txid)).await.unwrap();
+        let image = history.image(txid).chunks_exact(4096);
+        let last = Pgno::new(image.len() as u32 + 1).unwrap();
+        for (pgno, page) in Pgno::up_to(last.get()).zip(image.map(Some).chain([None])) {
+            let read = read_page(&place.store, &plan, pgno).await.unwrap();
+            assert!(read.as_deref() == page, "page {pgno} of txid {txid}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,10 @@
 
 mod local;
 mod opener;
+mod proof;
 mod standing;
 mod store;
 
 pub use opener::{Opened, Opener, RestoreAction};
+pub use proof::compare_with_store;
 pub use standing::{Standing, compare};

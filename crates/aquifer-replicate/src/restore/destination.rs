@@ -76,6 +76,21 @@ impl Destination {
         Ok(Some(destination))
     }
 
+    /// The file, links resolved.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where it is.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its name there.
+    pub(super) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
     /// For a temporary file beside a file that is not replaced, but changed.
     pub(crate) fn beside(path: &Path) -> Result<Destination, RestoreError> {
         let path = std::path::absolute(path).map_err(|e| RestoreError::io("look up", path, e))?;
@@ -114,7 +129,7 @@ impl Destination {
         };
         let mut installed = if old.is_some() { Installed::Replaced } else { Installed::New };
         // Closed after the lock was given back: see `aquifer_sqlite`, "Never a second descriptor".
-        let mut _compared = None;
+        let mut kept = None;
         // Held until the new file is in place: nobody can write to the old one any more.
         let taken = if let Some(old) = old {
             fs::set_permissions(&path, old.permissions())
@@ -126,14 +141,13 @@ impl Destination {
         let replaces = taken.is_some() || !self.path.exists();
         if let (Existing::SetAside(suffix), Some(_)) = (self.existing, &taken) {
             let current = File::open(&self.path).map_err(|e| RestoreError::io("read", &self.path, e))?;
-            let is_same = has_same_content(&current, &file);
-            _compared = Some(current);
-            if is_same.map_err(|e| RestoreError::io("read", &self.path, e))? {
+            let current = &*kept.insert(current);
+            if has_same_content(current, &file).map_err(|e| RestoreError::io("read", &self.path, e))? {
                 // Empty by now.
                 self.remove_side_files()?;
                 return Ok(Installed::Same);
             }
-            installed = Installed::SetAside(self.set_aside(suffix)?);
+            installed = Installed::SetAside(self.set_aside(suffix, current)?);
         }
         if replaces {
             self.remove_side_files()?;
@@ -152,29 +166,6 @@ impl Destination {
         drop(taken);
         sync_directory(&self.directory).map_err(|e| RestoreError::io("flush", &self.directory, e))?;
         Ok(installed)
-    }
-
-    /// Gives the file that is there a second name, which is all that it has once the new one is in its place.
-    fn set_aside(&self, suffix: &str) -> Result<PathBuf, RestoreError> {
-        let mut number = 1;
-        loop {
-            let mut name = self.name.clone();
-            name.push(suffix);
-            if number > 1 {
-                name.push(format!(".{number}"));
-            }
-            let aside = self.directory.join(name);
-            match fs::hard_link(&self.path, &aside) {
-                Ok(()) => {
-                    // Before the name that it has now is gone.
-                    sync_directory(&self.directory)
-                        .map_err(|e| RestoreError::io("flush", &self.directory, e))?;
-                    return Ok(aside);
-                }
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => number += 1,
-                Err(e) => return Err(RestoreError::io("keep the database that is there as", &aside, e)),
-            }
-        }
     }
 
     fn take_over(&self) -> Result<Takeover, RestoreError> {

@@ -5,6 +5,7 @@
 //! processors, and memory is bounded: where the folded entries do not fit, the database is made window by window
 //! of its pages.
 
+mod aside;
 pub(crate) mod budget;
 pub(crate) mod destination;
 mod early_flush;
@@ -12,6 +13,7 @@ mod error;
 pub(crate) mod fold;
 mod output;
 pub(crate) mod overlay;
+mod page;
 pub(crate) mod progress;
 mod room;
 pub(crate) mod threads;
@@ -36,6 +38,7 @@ use write::{Writing, Written};
 pub use destination::{Destination, Temporary};
 pub use early_flush::EarlyFlush;
 pub use error::RestoreError;
+pub use page::read_page;
 pub use progress::{Phase, Progress};
 pub use room::require_room;
 

@@ -10,7 +10,7 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
-use crate::commands::foreign::Foreign;
+use crate::commands::foreign::{self, Foreign};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::fencing::Fencing;
@@ -68,6 +68,7 @@ impl Import {
             let imported =
                 self.from.import(session, (origin, url), to, generation, &temp_dir, self.any_page_size);
             session.output.print(&imported.await?)?;
+            foreign::next::after_import(session, &self.name);
             return Ok(Exit::Ok);
         }
         let failed = |action, path: &Path| {

@@ -161,7 +161,11 @@ impl Restore {
             return self.follow(session).await;
         }
         if let Some(origin) = self.from.origin {
-            session.output.print(&self.restore_from(session, origin).await?)?;
+            let done = self.restore_from(session, origin).await?;
+            session.output.print(&done)?;
+            if done.is_restored() {
+                foreign::next::after_restore(session, origin, &self.name, &self.output);
+            }
             return Ok(Exit::Ok);
         }
         session.output.print(&self.restore(session).await?)?;

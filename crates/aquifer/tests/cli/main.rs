@@ -14,6 +14,7 @@ mod fork;
 mod import;
 mod limits;
 mod ls;
+mod next;
 mod replaced;
 mod replicate;
 mod restore;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use aquifer_format::{GenerationId, Timestamp};
-use aquifer_migrate::{Origin, Standing, compare};
+use aquifer_migrate::{Origin, Standing, compare, compare_with_store};
 use aquifer_replicate::restore::{Existing, Installed};
 use clap::Args;
 use jiff::civil::DateTime;
@@ -90,9 +90,16 @@ impl Restore {
                 None => return Err(CliError::NothingSoOld { database: subject.name.clone() }),
             }
         };
-        let wants_newest = self.generation.is_none() && self.utc_time.is_none();
-        if wants_newest && let Kind::Bottomless(_) = &of {
-            match compare(&subject.file, &bucket.store, &subject.name).await? {
+        if self.generation.is_none() && self.utc_time.is_none() {
+            let standing = match &of {
+                Kind::Bottomless(_) => compare(&subject.file, &bucket.store, &subject.name).await?,
+                Kind::Aquifer(database) => {
+                    let state_dir = session.settings.replicate.database.state_dir.as_ref();
+                    let state_dir = state_dir.map(|parent| parent.join(database.name().to_component()));
+                    compare_with_store(&subject.file, database, state_dir.as_deref()).await?
+                }
+            };
+            match standing {
                 Some(Standing::Newer) => return Ok(Done { outcome: "newer-here", ..done }),
                 Some(Standing::Same) => return Ok(Done { outcome: "same", ..done }),
                 Some(Standing::Missing | Standing::Older) | None => {}

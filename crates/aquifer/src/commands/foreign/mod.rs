@@ -2,6 +2,7 @@
 
 pub(crate) mod import;
 mod ls;
+pub(crate) mod next;
 pub(crate) mod restore;
 pub(crate) mod verify;
 

@@ -43,6 +43,11 @@ impl Foreign {
 }
 
 impl Done {
+    /// Whether there is a database now that is not empty.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.pages > 0)
+    }
+
     /// There was no backup, and that is fine.
     pub(crate) fn no_replica(output: &Path) -> Done {
         Done { outcome: "no-replica", output: output.to_owned(), facts: None }

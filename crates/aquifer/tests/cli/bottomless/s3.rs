@@ -123,3 +123,40 @@ fn restore_from_a_bucket_on_s3_decides_by_what_is_here_and_only_reads() {
     let methods: Vec<_> = stage.server.take_log().into_iter().map(|request| request.method).collect();
     assert!(methods.iter().all(|method| method == "GET" || method == "HEAD"), "{methods:?}");
 }
+
+#[test]
+fn restore_from_an_aquifer_store_on_s3_decides_by_what_is_here() {
+    let stage = Stage::new([]);
+    let url = stage.server.url("");
+    let commit = |sql: &str| {
+        let database = Connection::open(stage.world.path("app.db")).unwrap();
+        database.execute_batch(&format!("PRAGMA journal_mode=WAL; {sql}")).unwrap();
+    };
+    let replicate = || stage.with_credentials(&["replicate", "--once", "app.db", "--store", &url]).ok();
+    commit("CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    replicate();
+    fs::copy(stage.world.path("app.db"), stage.world.path("older.db")).unwrap();
+    commit("INSERT INTO t VALUES(2)");
+    replicate();
+    // The same.
+    let ran = stage.run(&["restore"]).ok();
+    assert!(ran.stderr.contains("is what there is of 'app.db' already"), "{ran:?}");
+    // Newer here.
+    commit("INSERT INTO t VALUES(3)");
+    let ran = stage.run(&["restore"]).ok();
+    assert!(ran.stderr.contains("and stays"), "{ran:?}");
+    assert_eq!(stage.rows("app.db"), 3);
+    // Older.
+    fs::copy(stage.world.path("older.db"), stage.world.path("app.db")).unwrap();
+    stage.run(&["restore"]).ok();
+    assert_eq!((stage.rows("app.db"), stage.rows("app.db.bottomless.backup")), (2, 1));
+    // Missing.
+    fs::remove_file(stage.world.path("app.db")).unwrap();
+    let ran = stage.run(&["restore"]).ok();
+    assert!(ran.stderr.contains("of 'app.db' to app.db"), "{ran:?}");
+    assert_eq!(stage.rows("app.db"), 2);
+    // A moment before the first commit, and now.
+    assert_eq!(stage.run(&["restore", "-u", "2020-01-01T00:00:00"]).code, 3);
+    stage.run(&["restore", "-u", "2999-01-01T00:00:00"]).ok();
+    assert_eq!(stage.rows("app.db"), 2);
+}
