@@ -10,7 +10,7 @@ use crate::live::{FRAME_HEADER, Live, WAL_HEADER, Wal, image};
 
 /// What an application does in a transaction.
 #[derive(Debug, Clone)]
-enum Change {
+pub(crate) enum Change {
     Insert { rows: usize, bytes: usize },
     Delete { every: u32 },
     Update { every: u32 },
@@ -18,7 +18,7 @@ enum Change {
 }
 
 impl Change {
-    fn sql(&self, live: &Live) {
+    pub(crate) fn sql(&self, live: &Live) {
         match self {
             Change::Insert { rows, bytes } => live.insert(*rows, *bytes),
             Change::Delete { every } => live.sql(&format!("DELETE FROM t WHERE k % {every} = 0")),
@@ -30,7 +30,7 @@ impl Change {
     }
 }
 
-fn changes() -> impl Strategy<Value = Vec<Change>> {
+pub(crate) fn changes() -> impl Strategy<Value = Vec<Change>> {
     let change = prop_oneof![
         4 => (1..30usize, 1..3000usize).prop_map(|(rows, bytes)| Change::Insert { rows, bytes }),
         2 => (1..5u32).prop_map(|every| Change::Delete { every }),

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use aquifer_format::Revision;
+use aquifer_format::{Revision, Txid};
 use aquifer_log::store::{Patience, StoreUrl};
 use aquifer_log::{DatabaseName, Store};
 use aquifer_migrate::Exporter;
@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::moment::Moment;
 use crate::output::Report;
 use crate::session::Session;
-use crate::units::Bytes;
+use crate::units::{Bytes, count};
 
 /// Write a database where another program restores it from
 ///
@@ -35,6 +35,11 @@ pub(crate) struct Export {
 
     #[command(flatten)]
     moment: Moment,
+
+    /// With what is still kept of the generation before that moment: each batch is one that can be restored. The place must be
+    /// empty
+    #[arg(long)]
+    history: bool,
 
     /// Where a copy of the database is made meanwhile [default: the system's]
     #[arg(long, value_name = "DIR")]
@@ -56,6 +61,8 @@ struct Done {
     pages: u32,
     page_size: u32,
     object: String,
+    oldest: Txid,
+    increments: u64,
     bytes: u64,
 }
 
@@ -67,7 +74,8 @@ impl Export {
         let url = to.url().to_owned();
         let name = database.name().clone();
         let temp_dir = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
-        let mut exporter = Exporter::new(database, to).target(self.moment.target()).temp_dir(temp_dir);
+        let mut exporter = Exporter::new(database, to).target(self.moment.target());
+        exporter = exporter.history(self.history).temp_dir(temp_dir);
         if let Some(generation) = self.moment.generation()? {
             exporter = exporter.generation(generation);
         }
@@ -83,6 +91,8 @@ impl Export {
             pages: exported.pages,
             page_size: exported.page_size,
             object: exported.key.to_string(),
+            oldest: exported.oldest,
+            increments: exported.increments,
             bytes: exported.bytes,
         })?;
         Ok(Exit::Ok)
@@ -101,6 +111,15 @@ impl Report for Done {
             self.object,
             Bytes(u64::from(self.pages) * u64::from(self.page_size)),
             Bytes(self.bytes)
-        )
+        )?;
+        if self.increments > 0 {
+            let increments = count(self.increments, "increment");
+            writeln!(
+                out,
+                "the snapshot is of txid {}, and {increments} lead from there to txid {}",
+                self.oldest, self.revision.txid
+            )?;
+        }
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod daemon;
 mod doctor;
 mod errors;
 mod failover;
+mod foreign;
 mod fork;
 mod import;
 mod limits;
