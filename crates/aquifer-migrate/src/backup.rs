@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aquifer_format::Timestamp;
-use aquifer_log::store::{ObjectInfo, Prefix, Store};
+use aquifer_log::store::{ObjectInfo, Prefix, Store, StoreError};
 use serde::Serialize;
 
 use crate::error::{MigrateError, Result};
@@ -207,6 +207,14 @@ impl Backup {
 
 /// All backups of an origin in a store, by database, newest first. An empty store has none.
 pub async fn find(store: &Store, origin: Origin) -> Result<Vec<Backup>> {
+    match find_by_layout(store, origin).await {
+        // Of a store that is to be written to it would be said otherwise.
+        Err(MigrateError::Store(StoreError::NoStore { .. })) => Err(no_backup(store, origin, None)),
+        found => found,
+    }
+}
+
+async fn find_by_layout(store: &Store, origin: Origin) -> Result<Vec<Backup>> {
     let mut found = Vec::new();
     if matches!(origin, Origin::Auto | Origin::Bottomless) {
         found.extend(formats::bottomless::find(store).await?);
@@ -215,6 +223,20 @@ pub async fn find(store: &Store, origin: Origin) -> Result<Vec<Backup>> {
         found.extend(formats::tree::find(store, origin).await?);
     }
     Ok(found)
+}
+
+fn no_backup(store: &Store, origin: Origin, database: Option<&str>) -> MigrateError {
+    let of = database.map_or_else(String::new, |name| format!("of '{name}' "));
+    MigrateError::NoBackup {
+        url: store.url().to_owned(),
+        of: format!("{of}that this program knows"),
+        hint: match origin {
+            Origin::Litestream => "ltx/ or generations/",
+            Origin::Zlayer => "snapshots/",
+            Origin::Bottomless => "DATABASE-GENERATION/",
+            Origin::Auto => "DATABASE-GENERATION/, ltx/, generations/ or snapshots/",
+        },
+    }
 }
 
 /// Those of one database, newest first, narrowed down as asked for.
@@ -230,19 +252,7 @@ pub(crate) async fn choose(
         found.retain(|backup| backup.database == database);
     }
     let url = || store.url().to_owned();
-    let Some(first) = found.first() else {
-        let of = database.map_or_else(String::new, |name| format!("of '{name}' "));
-        return Err(MigrateError::NoBackup {
-            url: url(),
-            of: format!("{of}that this program knows"),
-            hint: match origin {
-                Origin::Litestream => "ltx/ or generations/",
-                Origin::Zlayer => "snapshots/",
-                Origin::Bottomless => "DATABASE-GENERATION/",
-                Origin::Auto => "DATABASE-GENERATION/, ltx/, generations/ or snapshots/",
-            },
-        });
-    };
+    let Some(first) = found.first() else { return Err(no_backup(store, origin, database)) };
     let mut names: Vec<String> = found.iter().map(|backup| backup.database.clone()).collect();
     names.dedup();
     if names.len() > 1 {

@@ -132,7 +132,10 @@ pub enum MigrateError {
     },
 
     /// There is a database of that name, and it is not overwritten.
-    #[error("{url} has a database '{name}' already: import under another name")]
+    #[error(
+        "{url} has a database '{name}' already, and it stays as it is: import under another name. Where `replicate` has \
+         begun it, this backup's older moments can be had by `restore --from` as before"
+    )]
     Exists {
         /// The store.
         url: String,

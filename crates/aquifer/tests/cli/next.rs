@@ -52,3 +52,18 @@ fn what_comes_next_is_not_told_to_programs() {
         }
     }
 }
+
+#[test]
+fn url_that_leads_nowhere_is_what_is_to_be_checked() {
+    let world = with_fixture("bottomless-frames");
+    for command in [
+        &["restore", "--from", "litestream", "nowhere", "-o", "app.db"][..],
+        &["import", "--from", "auto", "nowhere", "app.db"],
+        &["ls", "--from", "zlayer", "nowhere"],
+        &["bottomless", "-b", "./nowhere", "ls"],
+    ] {
+        let ran = world.run(command);
+        assert_eq!((ran.code, ran.stdout.as_str()), (3, ""), "{ran:?}");
+        assert!(ran.stderr.contains("check the URL") && !ran.stderr.contains("--store"), "{ran:?}");
+    }
+}
