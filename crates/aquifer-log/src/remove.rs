@@ -89,6 +89,18 @@ pub async fn remove_generation(db: &DatabaseStore, generation: GenerationId) -> 
     Ok(deleted.saturating_sub((before == RetiredRecord::default()).into()))
 }
 
+/// Removes what was written of a generation that was never published: without a record. One that has a record stays as
+/// it is. Tells how many objects were deleted.
+///
+/// Only for who has made the id, and writes nothing to it any more.
+pub async fn discard_unpublished(db: &DatabaseStore, generation: GenerationId) -> Result<u64, LogError> {
+    if db.generation_record_exists(generation).await? {
+        return Ok(0);
+    }
+    let listing = db.store().list(&db.layout().generation(generation), None);
+    delete_all(db, listing.map_ok(|info| info.key)).await
+}
+
 /// What the generations of a database say of one of them.
 struct Listed {
     parent: Option<Parent>,

@@ -7,7 +7,7 @@ use aquifer_format::segment::{GroupScratch, SegmentTally};
 use aquifer_format::{DbChecksum, GenerationId, PageHash, Pgno, Revision, Timestamp, Txid};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::database::DatabaseStore;
+use crate::database::{DatabaseStore, Generation};
 use crate::error::LogError;
 use crate::layout::Level;
 use crate::merge::{Merge, MergedPage, PageSink, reduce};
@@ -75,8 +75,28 @@ pub async fn verify(
 ) -> Result<Verified, PlanError> {
     let started = Instant::now();
     let plan = Plan::make(db, generation, target).await?;
-    let mut meter = Meter { now: VerifyProgress::default(), tell: &progress };
-    let pages = verify_plan(&plan, &mut meter).await?;
+    verify_made(db, &plan, scope, started, &progress).await
+}
+
+/// As [`verify`] of the newest revision, with [`Scope::All`], for a generation whose record is not written yet: nobody
+/// finds it before it is proven.
+///
+/// Cancel-safe.
+pub async fn verify_unpublished(db: &DatabaseStore, generation: &Generation) -> Result<Verified, PlanError> {
+    let started = Instant::now();
+    let plan = Plan::of_generation(db, generation, Target::Latest).await?;
+    verify_made(db, &plan, Scope::All, started, &|_| {}).await
+}
+
+async fn verify_made(
+    db: &DatabaseStore,
+    plan: &Plan,
+    scope: Scope,
+    started: Instant,
+    progress: &(dyn Fn(VerifyProgress) + Send + Sync),
+) -> Result<Verified, PlanError> {
+    let mut meter = Meter { now: VerifyProgress::default(), tell: progress };
+    let pages = verify_plan(plan, &mut meter).await?;
     let mut verified = Verified {
         revision: plan.revision,
         last_commit: plan.last_commit,
@@ -87,7 +107,7 @@ pub async fn verify(
         duration: Duration::ZERO,
     };
     if scope == Scope::All {
-        verify_others(db, &plan, &mut verified, &mut meter).await?;
+        verify_others(db, plan, &mut verified, &mut meter).await?;
     }
     verified.duration = started.elapsed();
     Ok(verified)

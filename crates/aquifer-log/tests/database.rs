@@ -10,7 +10,8 @@ use aquifer_format::{
 };
 use aquifer_log::layout::ObjectKind;
 use aquifer_log::{
-    DatabaseName, DatabaseStore, GenerationRecord, Level, LogError, OwnerRecord, SegmentKey, Shipped, Store,
+    DatabaseName, DatabaseStore, Generation, GenerationRecord, Level, LogError, OwnerRecord, Scope,
+    SegmentKey, Shipped, Store, Target, discard_unpublished, verify, verify_unpublished,
 };
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -305,6 +306,32 @@ async fn an_epoch_that_was_long_ago_is_nobodys_again() {
         // It looked when there was no claim, and stood still since: the name is free.
         assert!(!db.claim(1, &claim(2)).await.unwrap());
         assert_eq!(db.owner().await.unwrap().unwrap().epoch, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_never_published_can_be_proven_and_discarded_and_a_generation_cannot() {
+    each_store(async |store| {
+        let (db, writer) = (database(&store, "x"), WriterNonce::random());
+        let record = GenerationRecord::new(PageSize::DEFAULT, writer);
+        let id = GenerationId::new(record.created_at);
+        for (txid, is_whole) in [(1, true), (2, false)] {
+            let (info, object) = segment(txid, 3, writer);
+            db.put_level0(id, &info, object).await.unwrap();
+            let generation = Generation { id, record: record.clone() };
+            // The second does not continue the first.
+            assert_eq!(verify_unpublished(&db, &generation).await.is_ok(), is_whole);
+            assert!(verify(&db, Some(id), Target::Latest, Scope::All, |_| {}).await.is_err());
+        }
+        assert_eq!(discard_unpublished(&db, id).await.unwrap(), 2);
+        assert_eq!(db.generation_ids().try_collect::<Vec<_>>().await.unwrap(), []);
+
+        let published = begin(&db, writer).await;
+        let (info, object) = segment(1, 3, writer);
+        db.put_level0(published, &info, object).await.unwrap();
+        assert_eq!(discard_unpublished(&db, published).await.unwrap(), 0);
+        verify(&db, Some(published), Target::Latest, Scope::All, |_| {}).await.unwrap();
     })
     .await;
 }

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use aquifer_format::Timestamp;
 use aquifer_log::store::{ObjectInfo, Prefix, Store, StoreError};
 use serde::Serialize;
 
 use crate::error::{MigrateError, Result};
-use crate::formats;
+use crate::formats::{self, litestream_03};
 use crate::plan::{Plan, Target};
 
 /// Whose backups to look for.
@@ -96,6 +97,8 @@ pub struct Backup {
     database: String,
     generation: Option<String>,
     created: Option<Timestamp>,
+    /// What was listed in order to find it, where that says all.
+    pub(crate) listed: Option<Arc<litestream_03::Files>>,
 }
 
 /// What is in a backup, as far as listings and small objects tell.
@@ -135,10 +138,27 @@ impl Snapshot {
     }
 }
 
+/// What of a backup becomes a generation of a store.
+#[derive(Debug)]
+pub(crate) struct History {
+    pub(crate) plan: Plan,
+    /// The prefixes of other generations that it holds whole, with the moments of each.
+    pub(crate) holds: Vec<String>,
+    /// Why it does not begin where the backup's objects do.
+    pub(crate) left_out: Option<MigrateError>,
+}
+
+impl History {
+    /// All there is, and of one generation.
+    pub(crate) fn of(plan: Plan) -> History {
+        History { plan, holds: Vec::new(), left_out: None }
+    }
+}
+
 impl Backup {
     pub(crate) fn new(store: &Store, format: Format, database: &str, prefix: Prefix) -> Backup {
         let (store, database) = (store.clone(), database.to_owned());
-        Backup { store, prefix, format, database, generation: None, created: None }
+        Backup { store, prefix, format, database, generation: None, created: None, listed: None }
     }
 
     pub(crate) fn of_generation(self, generation: String, created: Timestamp) -> Backup {
@@ -190,12 +210,23 @@ impl Backup {
         }
     }
 
-    /// The objects that make the newest state, in as many steps as there are moments of its history.
-    pub(crate) async fn history(&self) -> Result<Option<Plan>> {
+    /// What makes the newest state, in as many steps as there are moments of its history. `None`: nothing was ever written
+    /// to it. `older` are the generations that are imported besides, in the order of [`find`].
+    pub(crate) async fn history(&self, older: &[Backup]) -> Result<Option<History>> {
         match self.format {
+            Format::Bottomless => formats::bottomless::history(self, older).await,
             Format::Litestream => formats::litestream::history(self).await,
             Format::Litestream03 => formats::litestream_03::history(self).await,
-            Format::Bottomless | Format::Zlayer => self.plan(Target::Latest).await,
+            Format::Zlayer => Ok(formats::zlayer::plan(self, Target::Latest).await?.map(History::of)),
+        }
+    }
+
+    /// There is nothing from so long ago.
+    pub(crate) fn nothing_before(&self, moment: Timestamp) -> MigrateError {
+        MigrateError::NoGeneration {
+            url: self.store.url().to_owned(),
+            database: self.database.clone(),
+            what: format!("that was written before {moment}"),
         }
     }
 
@@ -265,7 +296,8 @@ pub(crate) async fn choose(
         if found.is_empty() {
             return Err(none(format!("'{generation}'")));
         }
-    } else if let Target::Timestamp(moment) = target {
+    }
+    if let Target::Timestamp(moment) = target {
         found.retain(|backup| backup.created.is_none_or(|created| created <= moment));
         if found.is_empty() {
             return Err(none(format!("began before {moment}")));

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aquifer_format::Revision;
 use aquifer_log::store::Key;
 use aquifer_log::{DatabaseName, LogError, PlanError, StoreError};
 use aquifer_replicate::restore::RestoreError;
@@ -143,6 +144,24 @@ pub enum MigrateError {
         name: DatabaseName,
     },
 
+    /// The newest generation was imported, and older ones were not made visible.
+    #[error(
+        "'{name}' is in {url} at {newest}, whole, but {missing} of the generations before it are not: {source}. To have all \
+         of them, import once more under another name"
+    )]
+    Partly {
+        /// The store.
+        url: String,
+        /// The database.
+        name: DatabaseName,
+        /// Its newest revision.
+        newest: Revision,
+        /// How many generations are missing.
+        missing: usize,
+        /// Why.
+        source: Box<MigrateError>,
+    },
+
     /// There is something where a replica was to be written.
     #[error(
         "{url} has '{key}', which no earlier export of an older revision has written: name an empty place"
@@ -214,6 +233,23 @@ impl MigrateError {
             MigrateError::Store(error) => error.is_transient(),
             MigrateError::Target(error) => error.is_transient(),
             MigrateError::Log(error) => error.is_transient(),
+            MigrateError::Partly { source, .. } => source.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// Whether this backup is at fault, so that another one may be read all the same.
+    pub(crate) fn is_of_the_backup(&self) -> bool {
+        match self {
+            MigrateError::NoGeneration { .. }
+            | MigrateError::Unsupported { .. }
+            | MigrateError::Damaged { .. }
+            | MigrateError::Missing { .. }
+            | MigrateError::Broken { .. }
+            | MigrateError::Integrity { .. }
+            | MigrateError::PageSize(_) => true,
+            // Of the origin: an object that was removed, or moved to where it cannot be read.
+            MigrateError::Store(error) => !error.is_transient(),
             _ => false,
         }
     }

@@ -27,7 +27,7 @@ mod restore;
 pub use backup::{Backup, Format, Origin, Snapshot, Survey, find};
 pub use error::{MigrateError, Result};
 pub use export::{Exported, Exporter};
-pub use import::{Imported, Importer};
+pub use import::{Imported, ImportedGeneration, Importer, LeftOut};
 pub use opening::{Opened, Opener, RestoreAction, Standing, compare, compare_with_store};
 pub use plan::Target;
 pub use restore::{Restored, Restorer, auto_restore};

@@ -138,18 +138,23 @@ impl Restorer {
     }
 
     /// What to restore. Where nothing was said, generations without anything in them are passed over: a process began
-    /// them and was gone before it had a snapshot. If there is nothing in any, it is the newest, without a plan.
+    /// them and was gone before it had a snapshot. So are those without anything from the moment that is wanted. If there is
+    /// nothing in any, it is the newest, without a plan.
     async fn plan(&self) -> Result<(Backup, Option<Plan>, Vec<String>)> {
         let (database, generation) = (self.database.as_deref(), self.generation.as_deref());
         let found = choose(&self.store, self.origin, database, generation, self.target).await?;
-        let mut skipped = Vec::new();
+        let (mut skipped, mut too_early) = (Vec::new(), None);
         for backup in &found {
-            if let Some(plan) = backup.plan(self.target).await? {
-                return Ok((backup.clone(), Some(plan), skipped));
+            match (backup.plan(self.target).await, self.target) {
+                (Ok(Some(plan)), _) => return Ok((backup.clone(), Some(plan), skipped)),
+                (Ok(None), _) => skipped.extend(backup.generation().map(str::to_owned)),
+                (Err(error @ MigrateError::NoGeneration { .. }), Target::Timestamp(_)) => {
+                    too_early = too_early.or(Some(error));
+                }
+                (Err(error), _) => return Err(error),
             }
-            skipped.extend(backup.generation().map(str::to_owned));
         }
-        Ok((found[0].clone(), None, Vec::new()))
+        too_early.map_or_else(|| Ok((found[0].clone(), None, Vec::new())), Err)
     }
 }
 
@@ -194,7 +199,11 @@ fn make(store: &Store, plan: &Plan, temporary: &Temporary) -> Result<Made> {
 }
 
 pub(crate) fn check_integrity(path: &Path, prefix: String) -> Result<()> {
-    let problems = aquifer_sqlite::integrity_check(path)?;
+    let problems = match aquifer_sqlite::integrity_check(path) {
+        // So damaged that SQLite does not begin.
+        Err(error) if error.is_damage() => vec![error.to_string()],
+        checked => checked?,
+    };
     if problems.is_empty() { Ok(()) } else { Err(MigrateError::Integrity { prefix, problems }) }
 }
 

@@ -320,6 +320,7 @@ fn of_migrate(error: &MigrateError) -> Exit {
         MigrateError::Target(e) => of_restore(e),
         MigrateError::Log(e) => of_log(e),
         MigrateError::Proof(e) => of_plan(e),
+        MigrateError::Partly { source, .. } => of_migrate(source),
         MigrateError::NoBackup { .. } | MigrateError::NoGeneration { .. } => Exit::NotFound,
         MigrateError::Exists { .. } | MigrateError::Occupied { .. } => Exit::Exists,
         MigrateError::SeveralDatabases { .. } | MigrateError::Unsupported { .. } => Exit::Usage,

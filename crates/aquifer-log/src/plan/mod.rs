@@ -119,7 +119,8 @@ impl Plan {
         if txid <= revision.txid { Ok(None) } else { Plan::open(db, legs).await.map(Some) }
     }
 
-    async fn of_generation(
+    /// The way to a target within one generation.
+    pub(crate) async fn of_generation(
         db: &DatabaseStore,
         generation: &Generation,
         target: Target,

@@ -3,6 +3,8 @@
 //! Level 0 is what was shipped, 1 and above are compactions of the level below, and snapshots are a level like the others:
 //! files that begin with transaction 1. Source: litestream's `replica_client.go` and `replica.go`.
 
+mod chain;
+
 use std::cmp::Reverse;
 
 use aquifer_format::Timestamp;
@@ -11,7 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::tree::Directory;
 use super::{damaged, fixed, has_any, litestream_03};
-use crate::backup::{Backup, Format, Snapshot, Survey};
+use crate::backup::{Backup, Format, History, Snapshot, Survey};
 use crate::error::{MigrateError, Result};
 use crate::plan::{Content, LtxRange, Piece, Plan, Target};
 use crate::replay::{LTX_HEADER_LEN, LtxHeader};
@@ -110,11 +112,11 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
     }
     let last = files.iter().map(|file| file.range.max).filter(|max| *max <= most).max().unwrap_or(0);
     // Of those that continue: the one that leads furthest, and of these the smallest.
-    let pieces = chain(backup, &files, last, |file| (file.range.max, Reverse(file.object.len)))?;
+    let pieces = chain(backup, &files, last, |at| (files[at].range.max, Reverse(files[at].object.len)))?;
     if pieces.is_empty() {
         let what = match target {
+            Target::Timestamp(moment) => return Err(backup.nothing_before(moment)),
             Target::Position(txid) => format!("with transactions up to {txid}"),
-            Target::Timestamp(moment) => format!("that was written before {moment}"),
             Target::Latest => "with a beginning".to_owned(),
         };
         return Err(MigrateError::NoGeneration {
@@ -130,16 +132,21 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
 }
 
 /// From the oldest beginning there is, each transaction by itself where files still have it so.
-pub(crate) async fn history(backup: &Backup) -> Result<Option<Plan>> {
+pub(crate) async fn history(backup: &Backup) -> Result<Option<History>> {
     let files = list(backup).await?;
     let Some(last) = files.iter().map(|file| file.range.max).max() else { return Ok(None) };
-    let mut pieces = chain(backup, &files, last, |file| (Reverse(file.range.max), Reverse(file.object.len)))?;
+    // A snapshot has the time at which it was made, others that of their last transaction: so that is taken last. Of equals it
+    // is the lowest level, which is listed first.
+    let mut pieces = chain(backup, &files, last, |at| {
+        let File { range, object } = &files[at];
+        (Reverse(range.max), range.min > 1, Reverse(object.len), Reverse(at))
+    })?;
     if let Some(first) = pieces.first_mut() {
         // When the history begins is wanted before it is read.
         let header = header(backup, &first.object).await?;
         first.time = Some(Timestamp::from_millis(header.timestamp));
     }
-    Ok(Some(Plan { page_size: None, check: false, pieces }))
+    Ok(Some(History::of(Plan { page_size: None, check: false, pieces })))
 }
 
 /// Files that lead from nothing to the transaction `last`: at each step the best of those that go on from the one before.
@@ -147,32 +154,28 @@ fn chain<K: Ord>(
     backup: &Backup,
     files: &[File],
     last: u64,
-    best: impl Fn(&File) -> K,
+    best: impl Fn(usize) -> K,
 ) -> Result<Vec<Piece>> {
-    let mut pieces: Vec<Piece> = Vec::new();
-    let mut txid = 0;
-    while txid < last {
-        let goes_on =
-            |file: &&File| file.range.min <= txid + 1 && (txid + 1..=last).contains(&file.range.max);
-        let Some(file) = files.iter().filter(goes_on).max_by_key(|file| best(file)) else {
-            let next = files.iter().map(|file| file.range.min).filter(|min| *min > txid).min();
-            let missing = match next {
-                Some(next) if txid == 0 => format!("a snapshot, and transactions before {next}, are"),
-                Some(next) => format!("transactions {} to {} are", txid + 1, next - 1),
-                None => format!("transactions after {txid} are"),
-            };
-            return Err(MigrateError::Missing {
-                url: backup.store.url().to_owned(),
-                missing,
-                after: pieces.last().map_or(backup.prefix(), |piece| piece.object.key.as_str()).to_owned(),
-                last: (txid > 0).then_some(txid),
-            });
+    let ranges: Vec<LtxRange> = files.iter().map(|file| file.range).collect();
+    let way = chain::chain(&ranges, last, best).map_err(|hole| {
+        let missing = match hole.next {
+            Some(next) if hole.after == 0 => format!("a snapshot, and transactions before {next}, are"),
+            Some(next) => format!("transactions {} to {} are", hole.after + 1, next - 1),
+            None => format!("transactions after {} are", hole.after),
         };
-        txid = file.range.max;
-        let (object, content) = (file.object.clone(), Content::Ltx(file.range));
-        pieces.push(Piece { object, content, time: None, position: txid });
-    }
-    Ok(pieces)
+        let after = hole.way.last().map_or(backup.prefix(), |at| files[*at].object.key.as_str());
+        MigrateError::Missing {
+            url: backup.store.url().to_owned(),
+            missing,
+            after: after.to_owned(),
+            last: (hole.after > 0).then_some(hole.after),
+        }
+    })?;
+    let pieces = way.into_iter().map(|at| {
+        let File { range, object } = files[at].clone();
+        Piece { object, content: Content::Ltx(range), time: None, position: range.max }
+    });
+    Ok(pieces.collect())
 }
 
 async fn header(backup: &Backup, object: &ObjectInfo) -> Result<LtxHeader> {

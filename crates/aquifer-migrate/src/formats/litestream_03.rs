@@ -3,11 +3,13 @@
 //! A snapshot is the database file before the WAL of the same index, and each WAL file is cut into pieces. Numbers are
 //! hexadecimal. Source: litestream 0.3's `litestream.go` and `replica.go`, and replicas that it wrote (tests/fixtures).
 
+use std::sync::Arc;
+
 use aquifer_format::Timestamp;
 use aquifer_log::store::{ObjectInfo, Prefix, Store};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::backup::{Backup, Format, Snapshot, Survey};
+use crate::backup::{Backup, Format, History, Snapshot, Survey};
 use crate::codec::Codec;
 use crate::error::{MigrateError, Result};
 use crate::formats::directories;
@@ -15,24 +17,36 @@ use crate::plan::{Content, Piece, Plan, Target, WalPiece};
 
 /// Generations listed at a time.
 const AT_ONCE: usize = 16;
+/// Objects of which is kept that they were listed, so that who reads a generation need not list it again.
+const MOST_KEPT: usize = 20_000;
 
 /// The generations, that which was written to last first.
 pub(crate) async fn find(store: &Store, database: &str, generations: &Prefix) -> Result<Vec<Backup>> {
     let ids = directories(store, generations).await?;
-    let found = stream::iter(ids).map(|id| async move {
-        let backup = Backup::new(store, Format::Litestream03, database, generations.dir(&id));
-        let files = Files::list(&backup).await?;
-        let begun = files.snapshots.iter().map(|(_, object)| object.last_modified).min();
-        Ok::<_, MigrateError>((files.last_write(), begun.map(|begun| backup.of_generation(id, begun))))
-    });
-    let mut found: Vec<(Option<Timestamp>, Option<Backup>)> = found.buffered(AT_ONCE).try_collect().await?;
+    let mut listed = stream::iter(ids)
+        .map(|id| async move {
+            let backup = Backup::new(store, Format::Litestream03, database, generations.dir(&id));
+            let files = Files::list(&backup).await?;
+            let begun = files.snapshots.iter().map(|(_, object)| object.last_modified).min();
+            let backup = begun.map(|begun| backup.of_generation(id, begun));
+            Ok::<_, MigrateError>(backup.map(|backup| (files, backup)))
+        })
+        .buffered(AT_ONCE);
+    let (mut found, mut kept) = (Vec::new(), 0);
+    while let Some(listed) = listed.try_next().await? {
+        let Some((files, mut backup)) = listed else { continue };
+        let last_write = files.last_write();
+        kept += files.objects().count();
+        backup.listed = (kept <= MOST_KEPT).then(|| Arc::new(files));
+        found.push((last_write, backup));
+    }
     found.sort_by_key(|(last_write, _)| std::cmp::Reverse(*last_write));
-    Ok(found.into_iter().filter_map(|(_, backup)| backup).collect())
+    Ok(found.into_iter().map(|(_, backup)| backup).collect())
 }
 
 /// The objects of a generation, ascending.
 #[derive(Debug, Default)]
-struct Files {
+pub(crate) struct Files {
     /// By index.
     snapshots: Vec<(u32, ObjectInfo)>,
     /// By index and offset in bytes.
@@ -40,6 +54,13 @@ struct Files {
 }
 
 impl Files {
+    async fn of(backup: &Backup) -> Result<Arc<Files>> {
+        match &backup.listed {
+            Some(files) => Ok(files.clone()),
+            None => Ok(Arc::new(Files::list(backup).await?)),
+        }
+    }
+
     async fn list(backup: &Backup) -> Result<Files> {
         let mut listing = backup.store.list(&backup.prefix, None);
         let mut files = Files::default();
@@ -81,7 +102,7 @@ fn piece_place(name: &str) -> Option<(u32, u64)> {
 }
 
 pub(crate) async fn survey(backup: &Backup) -> Result<Survey> {
-    let files = Files::list(backup).await?;
+    let files = Files::of(backup).await?;
     let first = files.pieces.first().map(|((index, _), _)| u64::from(*index));
     Ok(Survey {
         objects: files.objects().count() as u64,
@@ -94,7 +115,7 @@ pub(crate) async fn survey(backup: &Backup) -> Result<Survey> {
 }
 
 pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>> {
-    let files = Files::list(backup).await?;
+    let files = Files::of(backup).await?;
     let is_wanted = |index: u32, object: &ObjectInfo| match target {
         Target::Latest => true,
         Target::Timestamp(moment) => object.last_modified <= moment,
@@ -112,14 +133,16 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
 }
 
 /// From the oldest snapshot that all is there since.
-pub(crate) async fn history(backup: &Backup) -> Result<Option<Plan>> {
-    let files = Files::list(backup).await?;
+pub(crate) async fn history(backup: &Backup) -> Result<Option<History>> {
+    let files = Files::of(backup).await?;
+    let mut left_out = None;
     for snapshot in &files.snapshots {
-        if let Ok(plan) = since(backup, snapshot, &files.pieces, |_, _| true) {
-            return Ok(Some(plan));
+        match since(backup, snapshot, &files.pieces, |_, _| true) {
+            Ok(plan) => return Ok(Some(History { left_out, ..History::of(plan) })),
+            Err(gap) => left_out = Some(gap),
         }
     }
-    plan(backup, Target::Latest).await
+    Ok(plan(backup, Target::Latest).await?.map(History::of))
 }
 
 /// A snapshot, and all that is wanted after it.

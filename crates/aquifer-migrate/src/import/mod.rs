@@ -1,24 +1,27 @@
-//! Import: a backup of another program becomes a generation of an Aquifer store, with its history.
+//! Import: backups of another program become generations of an Aquifer store, with their history.
 //!
-//! Each object that ends with a commit becomes a batch of level 0, with the time that its format tells. The generation's
-//! record goes last: what is left of an import that was interrupted is no generation, and retention sweeps it.
+//! Each object that ends with a commit becomes a batch of level 0, with the time that its format tells. The generations'
+//! records go last, when everything is written and proven: what is left of an import that was interrupted is no
+//! generation, and retention sweeps it.
 
 mod batch;
+mod imported;
+mod order;
 mod recorder;
+mod unpublished;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use aquifer_format::{GenerationId, PageSize, Revision, Timestamp, WriterNonce};
-use aquifer_log::store::{Created, Store};
-use aquifer_log::{DatabaseStore, GenerationRecord, LogError, Scope, StoreError, verify};
-use tokio::runtime::Handle;
+use aquifer_format::PageSize;
+use aquifer_log::store::Store;
+use aquifer_log::{DatabaseStore, LogError, StoreError};
 
 use crate::backup::{Backup, Origin, choose};
 use crate::error::{MigrateError, Result};
 use crate::plan::Target;
-use crate::replay::replay;
-use crate::restore::{blocking, check_integrity};
-use recorder::Recorder;
+pub use imported::{Imported, ImportedGeneration, LeftOut};
+use unpublished::Unpublished;
 
 /// Imports a backup of another program into a store.
 #[derive(Debug, Clone)]
@@ -29,36 +32,33 @@ pub struct Importer {
     to: DatabaseStore,
     database: Option<String>,
     generation: Option<String>,
+    all_generations: bool,
     page_size: Option<PageSize>,
     temp_dir: PathBuf,
 }
 
-/// What was imported.
-#[derive(Debug, Clone)]
-pub struct Imported {
-    /// What it was imported from.
-    pub backup: Backup,
-    /// The newest revision.
-    pub revision: Revision,
-    /// Its pages.
-    pub pages: u32,
-    /// Their size in bytes.
-    pub page_size: u32,
-    /// When the first of its batches was committed, as the origin tells.
-    pub first_commit: Timestamp,
-    /// When the last one was.
-    pub last_commit: Timestamp,
-    /// Batches of its history, each a moment that can be restored.
-    pub batches: u64,
-    /// Bytes read.
-    pub bytes_fetched: u64,
+/// What became of the generations that were found.
+#[derive(Default)]
+struct Outcome {
+    /// Newest first.
+    written: Vec<Unpublished>,
+    left_out: Vec<LeftOut>,
+    not_imported: usize,
 }
 
 impl Importer {
     /// Imports the newest line of history of the only database in `from`. `to` must not exist.
     pub fn new(from: Store, origin: Origin, to: DatabaseStore) -> Importer {
-        let temp_dir = std::env::temp_dir();
-        Importer { from, origin, to, database: None, generation: None, page_size: None, temp_dir }
+        Importer {
+            from,
+            origin,
+            to,
+            database: None,
+            generation: None,
+            all_generations: false,
+            page_size: None,
+            temp_dir: std::env::temp_dir(),
+        }
     }
 
     /// This database, where there are several.
@@ -70,6 +70,14 @@ impl Importer {
     /// This generation instead of the newest.
     pub fn generation(mut self, id: impl Into<String>) -> Importer {
         self.generation = Some(id.into());
+        self
+    }
+
+    /// Whether the generations before the newest are imported, too: each in which there is anything becomes a generation, in
+    /// the order in which the origin has them, so that the newest that had begun is what a moment is restored from. One
+    /// that another goes on from is part of that one's history. One that cannot be read is left out.
+    pub fn all_generations(mut self, all: bool) -> Importer {
+        self.all_generations = all;
         self
     }
 
@@ -85,51 +93,30 @@ impl Importer {
         self
     }
 
-    /// Imports, and proves what it has imported: every segment, and SQLite's `integrity_check` of the newest revision.
+    /// Imports, and proves what it has imported before anybody can find it: every segment, and SQLite's `integrity_check` of
+    /// the newest revision of each generation.
     ///
     /// # Errors
     /// [`MigrateError::Exists`] if the store has a database of that name, also one that was deleted and may be had back;
-    /// what reading the backup, or writing to the store, fails with.
+    /// what reading the newest backup, or writing to the store, fails with; [`MigrateError::Partly`] if the newest
+    /// generation is there and older ones could not be made visible.
     ///
     /// # Cancel safety
-    /// Dropping the future, or an error, leaves no database; objects may be left, which retention sweeps.
+    /// Dropping the future, or an error other than `Partly`, leaves no database, or in the moment of the last writes one
+    /// that has the whole newest generation. Objects may be left, which retention sweeps.
     pub async fn import(self) -> Result<Imported> {
         let name = self.to.name();
         if self.is_there().await? {
             return Err(MigrateError::Exists { url: self.to.store().url().to_owned(), name: name.clone() });
         }
-        let (backup, plan) = self.history().await?;
-        let writer = WriterNonce::random();
-        let begun = plan.pieces.iter().filter_map(|piece| piece.time).min().unwrap_or_else(Timestamp::now);
-        let generation = GenerationId::new(begun);
-        let (from, to, directory) = (self.from.clone(), self.to.clone(), self.temp_dir.clone());
-        let (limit, prefix, runtime) = (self.page_size, backup.prefix().to_owned(), Handle::current());
-        let (recorded, replayed) = blocking(move || {
-            let failed = |source| MigrateError::io("write in", &directory, source);
-            let file =
-                tempfile::Builder::new().prefix("aquifer-import-").tempfile_in(&directory).map_err(failed)?;
-            let mut recorder = Recorder::new(&file, to, generation, writer, limit, runtime)?;
-            let replayed = replay(&from, &plan, &mut recorder)?;
-            let recorded = recorder.finish()?;
-            check_integrity(file.path(), prefix)?;
-            Ok((recorded, replayed))
-        })
-        .await?;
-        let Some(recorded) = recorded else { return Err(backup.broken("nothing was ever written to it")) };
-        let mut record = GenerationRecord::new(recorded.page_size, writer);
-        record.created_at = begun;
-        record.source = format!("{} at {}", backup.format().name(), self.from.url());
-        self.publish(generation, &record).await?;
-        Ok(Imported {
-            backup,
-            revision: Revision { generation, txid: recorded.txid },
-            pages: recorded.pages,
-            page_size: recorded.page_size.get(),
-            first_commit: recorded.first_commit,
-            last_commit: recorded.last_commit,
-            batches: recorded.txid.get(),
-            bytes_fetched: replayed.bytes,
-        })
+        let (database, generation) = (self.database.as_deref(), self.generation.as_deref());
+        let found = choose(&self.from, self.origin, database, generation, Target::Latest).await?;
+        let mut outcome = Outcome::default();
+        if let Err(error) = self.write(&found, &mut outcome).await {
+            discard_all(&self.to, outcome.written).await;
+            return Err(error);
+        }
+        self.publish(outcome).await
     }
 
     async fn is_there(&self) -> Result<bool> {
@@ -142,29 +129,71 @@ impl Importer {
         Ok(there || self.to.control().await?.deleted.is_some())
     }
 
-    /// The newest backup that has anything in it, in as many steps as it has.
-    async fn history(&self) -> Result<(Backup, crate::plan::Plan)> {
-        let (database, generation) = (self.database.as_deref(), self.generation.as_deref());
-        let found = choose(&self.from, self.origin, database, generation, Target::Latest).await?;
-        for backup in found {
-            if let Some(plan) = backup.history().await? {
-                return Ok((backup, plan));
+    /// Writes the newest backup that has anything in it, and those before it where they are wanted.
+    async fn write(&self, found: &[Backup], outcome: &mut Outcome) -> Result<()> {
+        let begins = order::begins(found);
+        let mut held: HashSet<String> = HashSet::new();
+        for (at, backup) in found.iter().enumerate() {
+            if held.contains(backup.prefix()) {
+                continue;
+            }
+            if !outcome.written.is_empty() && !self.all_generations {
+                outcome.not_imported += 1;
+                continue;
+            }
+            let older = if self.all_generations { &found[at + 1..] } else { &[] };
+            let left_out = |reason| LeftOut { generation: backup.generation().map(str::to_owned), reason };
+            match self.write_one(backup, older, begins[at]).await {
+                Ok(Some((written, history))) => {
+                    held.extend(history.holds);
+                    outcome.left_out.extend(history.left_out.map(left_out));
+                    outcome.written.push(written);
+                }
+                Ok(None) => {}
+                Err(error) if !outcome.written.is_empty() && error.is_of_the_backup() => {
+                    outcome.left_out.push(left_out(error));
+                }
+                Err(error) => return Err(error),
             }
         }
-        Err(MigrateError::NoBackup {
-            url: self.from.url().to_owned(),
-            of: "with anything in it".to_owned(),
-            hint: "DATABASE-GENERATION/, ltx/, generations/ or snapshots/",
-        })
+        if outcome.written.is_empty() {
+            return Err(MigrateError::NoBackup {
+                url: self.from.url().to_owned(),
+                of: "with anything in it".to_owned(),
+                hint: "DATABASE-GENERATION/, ltx/, generations/ or snapshots/",
+            });
+        }
+        Ok(())
     }
 
-    /// Makes it a generation, and proves it.
-    async fn publish(&self, generation: GenerationId, record: &GenerationRecord) -> Result<()> {
-        let key = self.to.layout().generation_record(generation);
-        if let Created::Taken(_) = self.to.store().create(&key, record.encode()).await? {
-            return Err(LogError::Taken { url: self.to.store().url().to_owned(), key }.into());
+    /// Makes the generations visible, the newest first: however far it comes, what is newest is.
+    async fn publish(&self, outcome: Outcome) -> Result<Imported> {
+        let Outcome { written, left_out, not_imported } = outcome;
+        for (published, generation) in written.iter().enumerate() {
+            let Err(source) = generation.publish(&self.to).await else { continue };
+            let is_unknown = matches!(&source, MigrateError::Store(error) if error.outcome_unknown());
+            if published > 0 {
+                return Err(MigrateError::Partly {
+                    url: self.to.store().url().to_owned(),
+                    name: self.to.name().clone(),
+                    newest: written[0].imported.revision,
+                    missing: written.len() - published,
+                    source: Box::new(source),
+                });
+            }
+            if !is_unknown {
+                discard_all(&self.to, written).await;
+            }
+            return Err(source);
         }
-        verify(&self.to, Some(generation), aquifer_log::Target::Latest, Scope::All, |_| {}).await?;
-        Ok(())
+        let mut generations = written.into_iter().map(|written| written.imported);
+        let Some(newest) = generations.next() else { unreachable!("without any it is an error before") };
+        Ok(Imported { newest, older: generations.collect(), left_out, not_imported })
+    }
+}
+
+async fn discard_all(to: &DatabaseStore, written: Vec<Unpublished>) {
+    for generation in written {
+        generation.discard(to).await;
     }
 }

@@ -177,15 +177,15 @@ async fn import(bucket: &Bucket, is_history: bool) -> Result<Vec<Vec<u8>>, Migra
             return Err(error);
         }
     };
-    let first = if is_history { 1 } else { done.batches };
+    let first = if is_history { 1 } else { done.newest.batches };
     let mut found = Vec::new();
-    for txid in first..=done.batches {
+    for txid in first..=done.newest.batches {
         let output = dir.path().join("restored.db");
         let restorer =
             aquifer_replicate::restore::Restorer::new(to.store().clone(), to.name().clone(), &output);
         let target = aquifer_log::Target::Txid(aquifer_format::Txid::new(txid));
         // Only the newest is what SQLite must find whole: a backup may have been made between others.
-        restorer.target(target).integrity_check(txid == done.batches).restore().await.unwrap();
+        restorer.target(target).integrity_check(txid == done.newest.batches).restore().await.unwrap();
         found.push(fs::read(&output).unwrap());
         fs::remove_file(output).unwrap();
     }

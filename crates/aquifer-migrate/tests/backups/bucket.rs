@@ -58,7 +58,12 @@ impl Bucket {
 
     /// Makes an object as old as this, in seconds since 1970.
     pub(crate) fn written_at(&self, key: &str, seconds: i64) {
-        let modified = UNIX_EPOCH + Duration::from_secs(seconds as u64);
+        self.written_at_millis(key, seconds * 1000);
+    }
+
+    /// The same in milliseconds.
+    pub(crate) fn written_at_millis(&self, key: &str, millis: i64) {
+        let modified = UNIX_EPOCH + Duration::from_millis(millis as u64);
         let file = File::options().write(true).open(self.path().join(key)).unwrap();
         file.set_times(FileTimes::new().set_modified(modified)).unwrap();
     }

@@ -53,9 +53,17 @@ pub(crate) struct Generation {
 impl Generation {
     /// Of the database `app`, begun so many seconds after [`BEGUN`].
     pub(crate) fn begun(after: i64) -> Generation {
+        Generation::begun_at((BEGUN + after) * 1000, 0)
+    }
+
+    /// Begun then, in milliseconds since 1970, the `n`th at this moment.
+    pub(crate) fn begun_at(begun: i64, n: usize) -> Generation {
         // A UUIDv7 of the time that is left.
-        let millis = ((253_370_761_200 - BEGUN - after) * 1000 + 999) as u64;
-        let id = uuid::Builder::from_unix_timestamp_millis(millis, &[0xff; 10]).into_uuid();
+        let (seconds, millis) = (begun.div_euclid(1000), begun.rem_euclid(1000));
+        let left = ((253_370_761_200 - seconds) * 1000 + 999 - millis) as u64;
+        let mut random = [0xff; 10];
+        random[9] -= n as u8;
+        let id = uuid::Builder::from_unix_timestamp_millis(left, &random).into_uuid();
         Generation { id, directory: format!("app-{id}") }
     }
 
@@ -247,5 +255,12 @@ pub(crate) fn lz4(content: &[u8]) -> Vec<u8> {
 
 /// Litestream 0.3: an object of the generation `0123456789abcdef`.
 pub(crate) fn put_03(bucket: &Bucket, name: &str, content: &[u8]) {
-    bucket.put(&format!("generations/0123456789abcdef/{name}.lz4"), &lz4(content));
+    put_03_of(bucket, "0123456789abcdef", name, content);
+}
+
+/// The same of any generation. The object's key.
+pub(crate) fn put_03_of(bucket: &Bucket, generation: &str, name: &str, content: &[u8]) -> String {
+    let key = format!("generations/{generation}/{name}.lz4");
+    bucket.put(&key, &lz4(content));
+    key
 }

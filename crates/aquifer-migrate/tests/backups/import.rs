@@ -1,24 +1,25 @@
 //! Imported backups: every moment that the original restores is one of the database that was made.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use aquifer_format::Timestamp;
-use aquifer_log::{DatabaseStore, Store};
+use aquifer_format::{GenerationId, Timestamp};
+use aquifer_log::{DatabaseStore, PlanError, Store};
 use aquifer_migrate::{Imported, Importer, MigrateError, Origin};
-use aquifer_replicate::restore::Restorer;
+use aquifer_replicate::restore::{RestoreError, Restorer};
 use serde_json::Value;
 
 use crate::bucket::{Bucket, sha256};
 
 /// A store, and a database of it that was imported.
-struct Import {
+pub(crate) struct Import {
     dir: tempfile::TempDir,
-    to: DatabaseStore,
-    imported: Imported,
+    pub(crate) to: DatabaseStore,
+    pub(crate) imported: Imported,
 }
 
 impl Import {
-    async fn new(bucket: &Bucket, change: impl FnOnce(Importer) -> Importer) -> Import {
+    pub(crate) async fn new(bucket: &Bucket, change: impl FnOnce(Importer) -> Importer) -> Import {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store").to_str().unwrap().parse().unwrap()).unwrap();
         let to = DatabaseStore::new(store, "app.db".parse().unwrap());
@@ -27,26 +28,54 @@ impl Import {
         Import { dir, to, imported }
     }
 
-    async fn at(&self, target: aquifer_log::Target) -> Vec<u8> {
-        let output = self.dir.path().join("restored.db");
-        let restorer = Restorer::new(self.to.store().clone(), self.to.name().clone(), &output);
-        restorer.target(target).integrity_check(true).restore().await.unwrap();
-        let file = std::fs::read(&output).unwrap();
-        std::fs::remove_file(output).unwrap();
-        file
+    pub(crate) async fn at(&self, target: aquifer_log::Target) -> Vec<u8> {
+        self.try_at(target).await.unwrap_or_else(|| panic!("{target:?} is before everything"))
+    }
+
+    /// `None` where nothing is from so long ago.
+    pub(crate) async fn try_at(&self, target: aquifer_log::Target) -> Option<Vec<u8>> {
+        restored(&self.to, self.dir.path(), None, target).await
+    }
+
+    /// The newest of a generation.
+    pub(crate) async fn of(&self, generation: GenerationId) -> Vec<u8> {
+        let latest = aquifer_log::Target::Latest;
+        restored(&self.to, self.dir.path(), Some(generation), latest).await.unwrap()
     }
 
     /// The checksums of all revisions.
     async fn revisions(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
-        for txid in 1..=self.imported.batches {
+        for txid in 1..=self.imported.newest.batches {
             found.insert(sha256(&self.at(aquifer_log::Target::Txid(aquifer_format::Txid::new(txid))).await));
         }
         found
     }
 }
 
-fn checksum(restored: &Value) -> String {
+/// What is restored of a database, in a directory for it; `None` where nothing is from so long ago.
+pub(crate) async fn restored(
+    of: &DatabaseStore,
+    dir: &Path,
+    generation: Option<GenerationId>,
+    target: aquifer_log::Target,
+) -> Option<Vec<u8>> {
+    let output = dir.join("restored.db");
+    let mut restorer = Restorer::new(of.store().clone(), of.name().clone(), &output);
+    if let Some(generation) = generation {
+        restorer = restorer.generation(generation);
+    }
+    match restorer.target(target).integrity_check(true).restore().await {
+        Ok(_) => {}
+        Err(RestoreError::Plan(PlanError::BeforeFirst { .. })) => return None,
+        Err(error) => panic!("{target:?}: {error}"),
+    }
+    let file = std::fs::read(&output).unwrap();
+    std::fs::remove_file(output).unwrap();
+    Some(file)
+}
+
+pub(crate) fn checksum(restored: &Value) -> String {
     restored["file_sha256"].as_str().unwrap().to_owned()
 }
 
@@ -134,5 +163,5 @@ async fn a_database_is_not_overwritten_and_a_damaged_backup_makes_none() {
     assert!(other.latest_generation().await.unwrap().is_none());
     // What was written of it is in nobody's way.
     let mended = Importer::new(bucket.store(), Origin::Auto, other).import().await.unwrap();
-    assert_eq!(mended.batches, import.imported.batches);
+    assert_eq!(mended.newest.batches, import.imported.newest.batches);
 }

@@ -10,6 +10,7 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
+use crate::commands::foreign::import::Which;
 use crate::commands::foreign::{self, Foreign};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -40,6 +41,11 @@ pub(crate) struct Import {
     #[arg(short, long, value_name = "ID", requires = "origin")]
     generation: Option<String>,
 
+    /// With --from: the generations before the newest, too, each as one of the database, so that any moment of them can be
+    /// restored. One that cannot be read is left out, and told
+    #[arg(long, requires = "origin", conflicts_with = "generation")]
+    all_generations: bool,
+
     /// Take pages of other sizes than 4096 bytes, too, which sync clients cannot use
     #[arg(long)]
     any_page_size: bool,
@@ -64,9 +70,8 @@ impl Import {
         let temp_dir = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
         if let Some(origin) = self.from.origin {
             let url = self.file.to_str().ok_or_else(|| CliError::Usage("a URL is UTF-8".to_owned()))?;
-            let (to, generation) = ((store, &self.name), self.generation.as_deref());
-            let imported =
-                self.from.import(session, (origin, url), to, generation, &temp_dir, self.any_page_size);
+            let (to, which) = ((store, &self.name), self.which());
+            let imported = self.from.import(session, (origin, url), to, which, &temp_dir, self.any_page_size);
             session.output.print(&imported.await?)?;
             foreign::next::after_import(session, &self.name);
             return Ok(Exit::Ok);
@@ -97,6 +102,14 @@ impl Import {
 }
 
 impl Import {
+    fn which(&self) -> Which<'_> {
+        match &self.generation {
+            Some(generation) => Which::This(generation),
+            None if self.all_generations => Which::All,
+            None => Which::Newest,
+        }
+    }
+
     async fn store(&self, session: &Session) -> Result<Store, CliError> {
         let store = session.store()?;
         if Fencing::probe(&store).await?.fenced {

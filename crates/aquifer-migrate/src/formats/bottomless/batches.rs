@@ -7,8 +7,9 @@ use std::cmp::Reverse;
 
 use aquifer_format::Timestamp;
 use aquifer_log::store::ObjectInfo;
+use rustc_hash::FxHashMap;
 
-use super::{Generation, meta, snapshot_piece};
+use super::{Member, meta, snapshot_piece};
 use crate::backup::Backup;
 use crate::codec::Codec;
 use crate::error::{MigrateError, Result};
@@ -50,20 +51,44 @@ impl Batch {
     }
 
     fn time(&self) -> Timestamp {
-        Timestamp::from_millis(self.seconds.saturating_mul(1000))
+        timestamp(self.seconds)
+    }
+
+    /// When it was written, since 1970.
+    pub(super) fn seconds(&self) -> i64 {
+        self.seconds
     }
 }
 
-/// Of a generation and those before it that it needs, newest first.
-pub(super) async fn plan(mut line: Vec<(Backup, Generation)>, target: Target) -> Result<Plan> {
+fn timestamp(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds.saturating_mul(1000))
+}
+
+/// Of a generation and those before it that it needs, newest first. The first `own` of them have moments of their own; what the
+/// others have is there when these begin.
+pub(super) async fn plan(mut line: Vec<Member>, target: Target, own: usize) -> Result<Plan> {
+    let newest = line[0].backup.clone();
     let (mut pieces, mut page_size) = (Vec::new(), None);
-    // Nothing says how far a parent went: its last batches may be lost. Nor whether a database began empty, where there is
-    // neither a snapshot nor a parent: both may be lost.
-    let check = line.len() > 1 || line.iter().all(|(_, generation)| generation.snapshot.is_none());
-    while let Some((backup, mut generation)) = line.pop() {
-        let is_last = line.is_empty();
-        pieces.extend(snapshot_piece(&mut generation));
-        let batches = in_a_row(&backup, std::mem::take(&mut generation.batches), is_last.then_some(target))?;
+    // Nothing says how far a parent went: its last batches may be lost, or others be written after the child began. Nor whether
+    // a database began empty, where there is neither a snapshot nor a parent: both may be lost.
+    let check = line.len() > 1 || line.iter().all(|member| member.generation.snapshot.is_none());
+    while let Some(mut member) = line.pop() {
+        let times = Times::of(&member, &line, own);
+        if let Some(child) = line.last()
+            && member.went_on_after(child)
+        {
+            tracing::warn!(
+                generation = member.backup.generation(),
+                child = child.backup.generation(),
+                "has frames from after the generation began that goes on from it: what that began with cannot be told"
+            );
+        }
+        let snapshot = snapshot_piece(&mut member);
+        pieces.extend(snapshot.map(|piece| Piece { time: piece.time.map(|time| times.at(time)), ..piece }));
+        let Member { backup, mut generation } = member;
+        let batches = std::mem::take(&mut generation.batches);
+        let there = first_there(&batches);
+        let batches = in_a_row(&backup, batches, line.is_empty().then_some(target))?;
         if batches.is_empty() {
             continue;
         }
@@ -73,21 +98,67 @@ pub(super) async fn plan(mut line: Vec<(Backup, Generation)>, target: Target) ->
         let (size, checksum) = meta(&backup, key).await?;
         page_size.get_or_insert(size);
         let until = match target {
-            Target::Position(position) if is_last => u32::try_from(position).unwrap_or(u32::MAX),
+            Target::Position(position) if line.is_empty() => u32::try_from(position).unwrap_or(u32::MAX),
             _ => u32::MAX,
         };
         for (at, batch) in batches.into_iter().enumerate() {
             let start = (at == 0).then_some((size, checksum));
+            let time = there.get(&batch.last).map_or(batch.time(), |seconds| timestamp(*seconds));
             let Batch { first, last, codec, .. } = batch;
             pieces.push(Piece {
-                time: Some(batch.time()),
+                time: Some(times.at(time)),
                 position: u64::from(last),
                 content: Content::Frames(FrameRun { codec, first, last, until, start }),
                 object: batch.object,
             });
         }
     }
+    if let Target::Timestamp(moment) = target
+        && pieces.is_empty()
+    {
+        return Err(newest.nothing_before(moment));
+    }
     Ok(Plan { page_size, check, pieces })
+}
+
+/// Between which moments the moments of a generation are. A restore to a moment takes the newest generation that had begun
+/// then, and what that goes on from as a whole, whatever the times of its objects are.
+struct Times {
+    first: Timestamp,
+    last: Timestamp,
+}
+
+impl Times {
+    /// `newer` go on from it, newest first.
+    fn of(member: &Member, newer: &[Member], own: usize) -> Times {
+        let began = |members: &[Member]| members.iter().map(Member::begun).min();
+        let end = Timestamp::from_millis(i64::MAX);
+        if newer.len() < own {
+            return Times { first: member.begun(), last: began(newer).unwrap_or(end) };
+        }
+        let last = began(&newer[..own]).unwrap_or(end);
+        Times { first: last, last }
+    }
+
+    fn at(&self, time: Timestamp) -> Timestamp {
+        time.max(self.first).min(self.last)
+    }
+}
+
+/// When frames up to a batch's last were there first, in seconds, by that last one: some are uploaded again.
+fn first_there(batches: &[Batch]) -> FxHashMap<u32, i64> {
+    let mut there: FxHashMap<u32, i64> = FxHashMap::default();
+    for batch in batches {
+        let before = match batch.first {
+            1 => Some(i64::MIN),
+            first => there.get(&(first - 1)).copied(),
+        };
+        if let Some(before) = before {
+            let now = before.max(batch.seconds);
+            there.entry(batch.last).and_modify(|known| *known = now.min(*known)).or_insert(now);
+        }
+    }
+    there
 }
 
 /// The batches up to the target, proven to be without a gap.

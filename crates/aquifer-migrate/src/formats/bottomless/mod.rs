@@ -15,7 +15,7 @@ use aquifer_sqlite::wal::WalChecksum;
 use futures::TryStreamExt;
 use uuid::Uuid;
 
-use crate::backup::{Backup, Format, Snapshot, Survey};
+use crate::backup::{Backup, Format, History, Snapshot, Survey};
 use crate::codec::Codec;
 use crate::error::Result;
 use crate::formats::{damaged, directories, fixed, small};
@@ -155,6 +155,54 @@ pub(crate) async fn survey(backup: &Backup) -> Result<Survey> {
 }
 
 pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>> {
+    let line = line(backup).await?;
+    let own = line.len();
+    plan_line(line, target, own).await
+}
+
+/// What the generation and those that it goes on from make, each moment at its time.
+///
+/// `older` are the generations of the database that are imported besides, in the order in which they are listed. One of them
+/// that stands between two of the line has the moments there, so that those of the line from before it are given the time
+/// at which the line goes on after it.
+pub(crate) async fn history(backup: &Backup, older: &[Backup]) -> Result<Option<History>> {
+    let line = line(backup).await?;
+    let parents = line[1..].iter().map(|member| &member.backup);
+    let own = match older {
+        [] => line.len(),
+        _ => 1 + parents.zip(older).take_while(|(parent, listed)| parent.prefix == listed.prefix).count(),
+    };
+    let holds = line[..own].windows(2).filter(|pair| !pair[1].went_on_after(&pair[0]));
+    let holds = holds.map(|pair| pair[1].backup.prefix().to_owned()).collect();
+    let plan = plan_line(line, Target::Latest, own).await?;
+    Ok(plan.map(|plan| History { holds, ..History::of(plan) }))
+}
+
+/// A generation that a restore goes through.
+struct Member {
+    backup: Backup,
+    generation: Generation,
+}
+
+impl Member {
+    /// When it began.
+    fn begun(&self) -> Timestamp {
+        self.backup.created().unwrap_or_default()
+    }
+
+    /// Whether it has frames from after `child` began, which says that it goes on from this one. In one process it cannot:
+    /// frames get their time before the checkpoint that the next generation begins with. So another process wrote them,
+    /// or the clock was set back.
+    fn went_on_after(&self, child: &Member) -> bool {
+        self.generation
+            .batches
+            .iter()
+            .any(|batch| batch.seconds() > child.begun().as_millis().div_euclid(1000))
+    }
+}
+
+/// The generation, and those before it up to one that begins with a snapshot: newest first.
+async fn line(backup: &Backup) -> Result<Vec<Member>> {
     refuse_deleted(backup).await?;
     let generation = Generation::list(backup).await?;
     if !generation.pages.is_empty() && !generation.batches.is_empty() {
@@ -162,13 +210,10 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
             backup.broken("it holds single pages and runs of frames: objects of two databases were mixed")
         );
     }
-    if !generation.pages.is_empty() {
-        return pages::plan(backup, generation, target).await.map(Some);
-    }
-    // Newest first, up to one that begins with a snapshot.
-    let mut line = vec![(backup.clone(), generation)];
-    while let Some((backup, generation)) = line.last()
+    let mut line = vec![Member { backup: backup.clone(), generation }];
+    while let Some(Member { backup, generation }) = line.last()
         && generation.snapshot.is_none()
+        && generation.pages.is_empty()
         && let Some(key) = &generation.parent
     {
         if line.len() > MOST_PARENTS {
@@ -184,18 +229,31 @@ pub(crate) async fn plan(backup: &Backup, target: Target) -> Result<Option<Plan>
                 "it has no snapshot and goes on from generation {id}, of which there is nothing"
             )));
         }
-        line.push((parent, generation));
+        line.push(Member { backup: parent, generation });
     }
-    if line.iter().all(|(_, generation)| generation.is_empty()) {
-        return Ok(None);
-    }
-    batches::plan(line, target).await.map(Some)
+    Ok(line)
 }
 
-/// The whole database that a generation begins with.
-fn snapshot_piece(generation: &mut Generation) -> Option<Piece> {
-    let (codec, object) = generation.snapshot.take()?;
-    let time = Some(object.last_modified);
+async fn plan_line(mut line: Vec<Member>, target: Target, own: usize) -> Result<Option<Plan>> {
+    if line.iter().all(|member| member.generation.is_empty()) {
+        return Ok(None);
+    }
+    let is_pages = !line[0].generation.pages.is_empty();
+    let plan = match line.pop() {
+        Some(member) if is_pages => pages::plan(member, target).await?,
+        Some(first) => {
+            line.push(first);
+            batches::plan(line, target, own).await?
+        }
+        None => return Ok(None),
+    };
+    Ok(Some(plan))
+}
+
+/// The whole database that a generation begins with: as it was then, whenever it was uploaded.
+fn snapshot_piece(member: &mut Member) -> Option<Piece> {
+    let (codec, object) = member.generation.snapshot.take()?;
+    let time = Some(member.begun());
     Some(Piece { object, content: Content::Database(codec), time, position: 0 })
 }
 

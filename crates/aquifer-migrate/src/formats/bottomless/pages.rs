@@ -9,7 +9,7 @@ use aquifer_format::{Pgno, Timestamp};
 use aquifer_log::store::{Key, ObjectInfo};
 use rustc_hash::FxHashSet;
 
-use super::{Generation, snapshot_piece, words};
+use super::{Member, snapshot_piece, words};
 use crate::backup::Backup;
 use crate::error::{MigrateError, Result};
 use crate::formats::small;
@@ -51,7 +51,10 @@ pub(super) async fn consistent(backup: &Backup, key: &Key) -> Result<(u64, u64)>
     Ok((u64::from(frame), u64::from(s0) << 32 | u64::from(s1)))
 }
 
-pub(super) async fn plan(backup: &Backup, mut generation: Generation, target: Target) -> Result<Plan> {
+/// Two moments are known: the database as the generation began with it, and with all frames of whole transactions, when the last
+/// of them had been written.
+pub(super) async fn plan(mut member: Member, target: Target) -> Result<Plan> {
+    let (backup, generation) = (&member.backup, &member.generation);
     let consistent = match &generation.consistent {
         Some(key) => consistent(backup, key).await?.0,
         // Nothing was committed in this generation.
@@ -66,10 +69,20 @@ pub(super) async fn plan(backup: &Backup, mut generation: Generation, target: Ta
             instead: "leave out --txid, or name another --generation",
         });
     }
-    let mut frames = std::mem::take(&mut generation.pages);
+    let mut frames = generation.pages.clone();
     frames.retain(|frame| u64::from(frame.number) <= consistent);
     frames.dedup_by_key(|frame| frame.number);
     refuse_gaps(backup, &frames, consistent)?;
+    let written = frames.iter().map(|frame| frame.object.last_modified).max();
+    let written = written.map(|written| written.max(member.begun()));
+    if let Target::Timestamp(moment) = target
+        && written.is_none_or(|written| written > moment)
+    {
+        frames.clear();
+        if generation.snapshot.is_none() {
+            return Err(backup.nothing_before(moment));
+        }
+    }
     let mut seen = FxHashSet::default();
     let mut pages: Vec<Piece> = Vec::new();
     for at in (0..frames.len()).rev() {
@@ -79,7 +92,7 @@ pub(super) async fn plan(backup: &Backup, mut generation: Generation, target: Ta
             pages.push(Piece {
                 object: frame.object.clone(),
                 content: Content::Page(PageObject { pgno: frame.pgno, crc: frame.crc, seed }),
-                time: Some(frame.object.last_modified),
+                time: written,
                 position: u64::from(frame.number),
             });
         }
@@ -89,7 +102,7 @@ pub(super) async fn plan(backup: &Backup, mut generation: Generation, target: Ta
         Content::Page(page) => Some(page.pgno),
         _ => None,
     });
-    let snapshot = snapshot_piece(&mut generation);
+    let snapshot = snapshot_piece(&mut member);
     // Without one the database began empty, or its snapshot is lost: nothing else tells.
     let check = snapshot.is_none();
     Ok(Plan { page_size: None, check, pieces: snapshot.into_iter().chain(pages).collect() })
