@@ -54,6 +54,7 @@ pub(super) async fn consistent(backup: &Backup, key: &Key) -> Result<(u64, u64)>
 /// Two moments are known: the database as the generation began with it, and with all frames of whole transactions, when the last
 /// of them had been written.
 pub(super) async fn plan(mut member: Member, target: Target) -> Result<Plan> {
+    let mut frames = std::mem::take(&mut member.generation.pages);
     let (backup, generation) = (&member.backup, &member.generation);
     let consistent = match &generation.consistent {
         Some(key) => consistent(backup, key).await?.0,
@@ -69,7 +70,6 @@ pub(super) async fn plan(mut member: Member, target: Target) -> Result<Plan> {
             instead: "leave out --txid, or name another --generation",
         });
     }
-    let mut frames = generation.pages.clone();
     frames.retain(|frame| u64::from(frame.number) <= consistent);
     frames.dedup_by_key(|frame| frame.number);
     refuse_gaps(backup, &frames, consistent)?;
