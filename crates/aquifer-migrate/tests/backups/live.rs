@@ -28,6 +28,16 @@ impl Live {
         Live { dir, db, page_size }
     }
 
+    /// One that goes on from a database file.
+    pub(crate) fn after(file: &[u8], page_size: usize) -> Live {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("live.db");
+        fs::write(&path, file).unwrap();
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("PRAGMA wal_autocheckpoint=0; PRAGMA synchronous=OFF").unwrap();
+        Live { dir, db, page_size }
+    }
+
     pub(crate) fn sql(&self, sql: &str) {
         self.db.execute_batch(sql).unwrap();
     }

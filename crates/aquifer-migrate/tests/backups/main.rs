@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bucket;
+mod choices;
 mod damage;
 mod export;
 mod generated;
@@ -17,4 +18,5 @@ mod live;
 mod moments;
 mod mutated;
 mod originals;
+mod proofs;
 mod room;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use aquifer_log::{DatabaseStore, Store};
@@ -45,10 +45,9 @@ fn zstd_of_one_window(first: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn lz4(first: &[u8]) -> Vec<u8> {
+fn lz4(mut content: impl Read) -> Vec<u8> {
     let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
-    std::io::copy(&mut zeros(first), &mut encoder).unwrap();
-    encoder.flush().unwrap();
+    std::io::copy(&mut content, &mut encoder).unwrap();
     encoder.finish().unwrap()
 }
 
@@ -61,14 +60,15 @@ fn database() -> Vec<u8> {
     page
 }
 
-/// A WAL with one frame for each of these, which commits so many pages; all checksums are right.
-fn wal(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
+/// A WAL with a frame of one page after the other, from 1 on, for each of these, which commits so many pages or does not
+/// (0); all checksums are right.
+fn wal(frames: &[(u32, &[u8])]) -> Vec<u8> {
     let words = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
     let mut wal = words(&[0x377f_0682, 3_007_000, 4096, 0, 1, 2]);
     let mut sums = sum((0, 0), &wal);
     wal.extend(words(&[sums.0, sums.1]));
-    for (pages, page) in frames {
-        let header = words(&[1, *pages]);
+    for (pgno, (pages, page)) in (1..).zip(frames) {
+        let header = words(&[pgno, *pages]);
         sums = sum(sum(sums, &header), page);
         wal.extend([&header[..], &words(&[1, 2, sums.0, sums.1]), page].concat());
     }
@@ -129,7 +129,7 @@ async fn what_is_compressed_to_nothing_is_an_error_and_takes_no_memory() {
             "a snapshot, LZ4",
             vec![(
                 "generations/0123456789abcdef/snapshots/00000000.snapshot.lz4".to_owned(),
-                lz4(&database()),
+                lz4(zeros(&database())),
             )],
         ),
         ("a page", vec![(page(1), gzip(&[])), (format!("{GENERATION}/.consistent"), consistent)]),
@@ -143,8 +143,14 @@ async fn what_is_compressed_to_nothing_is_an_error_and_takes_no_memory() {
         (
             "a WAL, LZ4",
             vec![
-                ("generations/0123456789abcdef/snapshots/00000000.snapshot.lz4".to_owned(), lz4(&database())),
-                ("generations/0123456789abcdef/wal/00000000_00000000.wal.lz4".to_owned(), lz4(&wal(&[]))),
+                (
+                    "generations/0123456789abcdef/snapshots/00000000.snapshot.lz4".to_owned(),
+                    lz4(zeros(&database())),
+                ),
+                (
+                    "generations/0123456789abcdef/wal/00000000_00000000.wal.lz4".to_owned(),
+                    lz4(zeros(&wal(&[]))),
+                ),
             ],
         ),
         ("a WAL, zstd", vec![("wal/00000000000000000001.wal.zst".to_owned(), zstd(&wal(&[])))]),
@@ -181,7 +187,7 @@ async fn a_database_of_zeros_stops_where_there_is_no_room_and_leaves_it_free() {
     let mut uncounted = counted.clone();
     uncounted[27] = 1;
     // A transaction that says so, as if all others were free pages, which are in no frame.
-    let transaction = zstd::encode_all(&wal(&[(1000, counted.clone())])[..], 1).unwrap();
+    let transaction = zstd::encode_all(&wal(&[(1000, &counted[..])])[..], 1).unwrap();
     for (what, objects, limit) in [
         ("counted", vec![(format!("{GENERATION}/db.gz"), gzip(&counted))], BOMB / 2),
         ("uncounted", vec![(format!("{GENERATION}/db.gz"), gzip(&uncounted))], BOMB / 2),
@@ -204,4 +210,29 @@ async fn a_database_of_zeros_stops_where_there_is_no_room_and_leaves_it_free() {
         }
         assert_eq!(fs::read_dir(&place).unwrap().count(), 0, "{what}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_larger_than_what_is_kept_of_it_takes_no_more_memory() {
+    let _alone = ALONE.lock().await;
+    let pages = BOMB / 4096;
+    let (mut first, page) = (database(), vec![7; 4096]);
+    first[28..32].copy_from_slice(&(pages as u32).to_be_bytes());
+    let mut frames = vec![(0, &page[..]); pages as usize];
+    frames[0].1 = &first;
+    frames[pages as usize - 1].0 = pages as u32;
+    let dir = tempfile::tempdir().unwrap();
+    let (bucket, output) = (dir.path().join("bucket"), dir.path().join("restored.db"));
+    let snapshot = "generations/0123456789abcdef/snapshots/00000000.snapshot.lz4";
+    let segment = "generations/0123456789abcdef/wal/00000000_00000000.wal.lz4";
+    put(
+        &bucket,
+        vec![(snapshot.to_owned(), lz4(&database()[..])), (segment.to_owned(), lz4(&wal(&frames)[..]))],
+    );
+    drop(frames);
+    let (restored, most) = restore(&bucket, &output).await;
+    restored.unwrap();
+    assert_eq!(fs::metadata(&output).unwrap().len(), BOMB);
+    // Pages of a transaction are kept up to 32 MiB.
+    assert!(most < MOST + (32 << 20), "{} MiB", most >> 20);
 }

@@ -40,7 +40,7 @@ impl Batch {
         let mut parts = numbers.split('-');
         let (first, last, seconds) = (parts.next()?, parts.next()?, parts.next()?);
         let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        let seconds = seconds.parse().ok().filter(|seconds| *seconds >= 0)?;
+        let seconds = seconds.parse().ok()?;
         let is_run = first > 0 && first <= last && last < u32::MAX && parts.next().is_none();
         is_run.then(|| Batch { first, last, seconds, codec, object: object.clone() })
     }
