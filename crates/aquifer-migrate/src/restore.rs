@@ -199,11 +199,7 @@ fn make(store: &Store, plan: &Plan, temporary: &Temporary) -> Result<Made> {
 }
 
 pub(crate) fn check_integrity(path: &Path, prefix: String) -> Result<()> {
-    let problems = match aquifer_sqlite::integrity_check(path) {
-        // So damaged that SQLite does not begin.
-        Err(error) if error.is_damage() => vec![error.to_string()],
-        checked => checked?,
-    };
+    let problems = aquifer_sqlite::integrity_check(path)?;
     if problems.is_empty() { Ok(()) } else { Err(MigrateError::Integrity { prefix, problems }) }
 }
 

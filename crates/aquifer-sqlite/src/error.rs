@@ -115,18 +115,6 @@ impl Error {
         matches!(self, Error::Sqlite { source, .. }
             if source.sqlite_error_code() == Some(ErrorCode::DiskFull))
     }
-
-    /// Whether SQLite finds that the file is no database, or not a whole one.
-    pub fn is_damage(&self) -> bool {
-        match self {
-            Error::NotADatabase(_) => true,
-            Error::Sqlite { source, .. } => matches!(
-                source.sqlite_error_code(),
-                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
-            ),
-            _ => false,
-        }
-    }
 }
 
 /// What SQLite said, and what to do where that is room on the disk, or may be: of a file that cannot be made or written it
