@@ -1,5 +1,6 @@
 //! Objects as files: names, reading, listing, deleting.
 
+use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -91,7 +92,7 @@ impl Root {
             }
             entries.push(entry);
         }
-        entries.sort_by(|a, b| sort_key(a).cmp(sort_key(b)));
+        entries.sort_unstable_by(in_order);
         Ok(entries)
     }
 
@@ -174,8 +175,16 @@ fn read(path: &Path, part: &Part) -> io::Result<Fetched> {
     Ok(Fetched { bytes: Bytes::from(bytes), object_len })
 }
 
-fn sort_key(entry: &Entry) -> impl Iterator<Item = u8> + use<'_> {
-    entry.name.bytes().chain(entry.is_dir.then_some(b'/'))
+/// As the keys below them: that of a directory goes on with a slash.
+fn in_order(a: &Entry, b: &Entry) -> Ordering {
+    let common = a.name.len().min(b.name.len());
+    let [a_name, b_name] = [a, b].map(|entry| entry.name.as_bytes());
+    let rest = |entry: &Entry| {
+        let slash = entry.is_dir.then_some(b'/');
+        entry.name.bytes().skip(common).chain(slash).next()
+    };
+    // Names in a directory differ: at the latest in what the longer one goes on with.
+    a_name[..common].cmp(&b_name[..common]).then_with(|| rest(a).cmp(&rest(b)))
 }
 
 pub(super) fn info(key: Key, metadata: &fs::Metadata) -> ObjectInfo {
