@@ -124,4 +124,17 @@ mod tests {
             }
         }
     }
+    #[test]
+    fn frames_of_another_kind_are_refused() {
+        let page = vec![7; 512];
+        let whole = frame(&page, FrameInfo::new());
+        let mut found = vec![0; 512];
+        read(&mut &whole[..], &mut found, &mut [0; 600]).unwrap();
+        // Another magic number, version, and a dictionary.
+        for (at, bits) in [(0, 1), (4, 0x80), (4, 1)] {
+            let mut other = whole.clone();
+            other[at] ^= bits;
+            read(&mut &other[..], &mut found, &mut [0; 600]).unwrap_err();
+        }
+    }
 }

@@ -156,6 +156,9 @@ const FLAG: u64 = 1 << 63;
 /// An LTX file.
 #[derive(Debug, Clone)]
 pub(crate) struct Ltx {
+    pub(crate) magic: [u8; 4],
+    /// Of each page: 1 for a block whose length comes before it.
+    pub(crate) page_flags: u16,
     pub(crate) flags: u32,
     pub(crate) page_size: u32,
     /// Pages of the database after it.
@@ -176,6 +179,8 @@ impl Ltx {
         let changed = new.filter(|(at, page)| old.get(*at) != Some(page));
         let checksum = |image: &[u8]| if image.is_empty() { 0 } else { database_checksum(image, page_size) };
         Ltx {
+            magic: *b"LTX1",
+            page_flags: 1,
             flags: 0,
             page_size: page_size as u32,
             commit: (after.len() / page_size) as u32,
@@ -189,7 +194,12 @@ impl Ltx {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut header = Vec::from(b"LTX1");
+        self.encode_in_order(&self.pages.keys().copied().collect::<Vec<u32>>())
+    }
+
+    /// With these of its pages, in this order.
+    pub(crate) fn encode_in_order(&self, order: &[u32]) -> Vec<u8> {
+        let mut header = Vec::from(self.magic);
         for value in [self.flags, self.page_size, self.commit] {
             header.extend(value.to_be_bytes());
         }
@@ -199,11 +209,11 @@ impl Ltx {
         header.resize(100, 0);
         let (mut file, mut hashed) = (header.clone(), header);
         let mut index = Vec::new();
-        for (pgno, page) in &self.pages {
+        for (pgno, page) in order.iter().map(|pgno| (pgno, &self.pages[pgno])) {
             let start = file.len();
             let packed = lz4_flex::block::compress(page);
             let mut head = pgno.to_be_bytes().to_vec();
-            head.extend(1u16.to_be_bytes());
+            head.extend(self.page_flags.to_be_bytes());
             head.extend((packed.len() as u32).to_be_bytes());
             hashed.extend([&head[..], page].concat());
             file.extend([&head[..], &packed].concat());

@@ -4,8 +4,8 @@ use aquifer_migrate::Target;
 
 use crate::bucket::Bucket;
 use crate::generated::{assert_same, restored};
-use crate::generator::{Generation, Kind, Ltx};
-use crate::hostile::{assert_names, refused, small};
+use crate::generator::{Generation, Kind, Ltx, put_03};
+use crate::hostile::{assert_names, every_format, refused, small};
 use crate::live::{FRAME_HEADER, Live, WAL_HEADER, image};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,14 +70,28 @@ async fn what_a_parent_had_not_committed_is_not_committed_by_its_child() {
 async fn an_ltx_file_of_a_kind_that_is_not_known_is_refused() {
     let live = small(512);
     let whole = Ltx::between(&[], &live.image(), 512, 1);
-    // Flags that there may be one day; pages in another order, twice, or beyond the end.
-    let flags = [1, 4, 1 << 31].map(|flags| Ltx { flags, ..whole.clone() });
-    let beyond = Ltx { commit: whole.commit - 1, flags: 2, ..whole.clone() };
-    for file in flags.iter().chain([&beyond]) {
-        let bucket = Bucket::empty();
-        let key = file.put(&bucket, 0);
-        assert_names(&refused(&bucket).await, &key);
+    // What there may be one day; pages beyond the end, in another order, or twice; and what follows the end.
+    let mut wrong = vec![
+        Ltx { magic: *b"LTX2", ..whole.clone() }.encode(),
+        Ltx { page_flags: 3, ..whole.clone() }.encode(),
+        Ltx { commit: whole.commit - 1, flags: 2, ..whole.clone() }.encode(),
+    ];
+    wrong.extend([1, 4, 1 << 31].map(|flags| Ltx { flags, ..whole.clone() }.encode()));
+    let ascending: Vec<u32> = whole.pages.keys().copied().collect();
+    let descending = ascending.iter().rev().copied().collect();
+    for order in [descending, [&ascending[..], &ascending[..1]].concat(), ascending.repeat(2)] {
+        wrong.push(whole.encode_in_order(&order));
     }
+    wrong.push([whole.encode(), vec![0]].concat());
+    let bucket = Bucket::empty();
+    let key = whole.put(&bucket, 0);
+    for (n, file) in wrong.iter().enumerate() {
+        bucket.put(&key, file);
+        let found = bucket.restore(bucket.restorer().integrity_check(false)).await;
+        assert_names(&found.err().unwrap_or_else(|| panic!("{n}")), &key);
+    }
+    bucket.put(&key, &whole.encode());
+    assert_same(&restored(&bucket, Target::Latest).await, &live.image(), "as it should be");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,4 +111,61 @@ async fn an_ltx_file_under_the_name_of_another_is_refused() {
     assert_same(&restored(&bucket, Target::Latest).await, &states[3], "as they were");
     std::fs::copy(bucket.path().join(&keys[1]), bucket.path().join(&keys[2])).unwrap();
     assert_names(&refused(&bucket).await, &keys[2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_page_that_counts_pages_that_are_not_there_is_refused() {
+    let (bucket, live, generation) = (Bucket::empty(), small(4096), Generation::begun(0));
+    let mut wal = live.wal();
+    let pages = live.image().len() / 4096;
+    let first = wal.frames().iter().rposition(|frame| frame[..4] == [0, 0, 0, 1]).unwrap();
+    let counts = WAL_HEADER + first * (FRAME_HEADER + 4096) + FRAME_HEADER + 28;
+    wal.bytes[counts..counts + 4].copy_from_slice(&(pages as u32 + 2).to_be_bytes());
+    generation.snapshot(&bucket, Kind::Gz, &live.file());
+    generation.pages(&bucket, &wal, &[]);
+    let error = refused(&bucket).await;
+    assert!(error.to_string().contains(&format!("counts {} pages", pages + 2)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_follows_what_an_object_holds() {
+    let (formats, whole) = every_format();
+    for (name, bucket) in formats {
+        let mut found = Vec::new();
+        crate::damage::objects(&bucket.path(), &mut found);
+        // Of the frames of one page only the newest is read.
+        let pgno = |object: &std::path::PathBuf| {
+            let object = object.file_name().unwrap().to_str().unwrap().to_owned();
+            object.split('-').nth(1).filter(|_| name == "pages").map(str::to_owned)
+        };
+        let is_read = |at: usize| {
+            let of = pgno(&found[at]);
+            of.is_none() || !found[at + 1..].iter().any(|newer| pgno(newer) == of)
+        };
+        for (_, object) in found.iter().enumerate().filter(|(at, _)| is_read(*at)) {
+            let key = object.strip_prefix(bucket.path()).unwrap().to_str().unwrap();
+            let content = std::fs::read(object).unwrap();
+            for more in [b"more than there is".to_vec(), vec![b'x'; 300 << 10]] {
+                std::fs::write(object, [&content[..], &more].concat()).unwrap();
+                match bucket.restore(bucket.restorer().integrity_check(false)).await {
+                    Ok(_) => panic!("{name}: {} more bytes of {key}", more.len()),
+                    Err(error) => assert_names(&error, key),
+                }
+            }
+            std::fs::write(object, &content).unwrap();
+        }
+        assert_same(&restored(&bucket, Target::Latest).await, &whole, name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wal_without_a_header_is_refused() {
+    let live = small(4096);
+    let key = "generations/0123456789abcdef/wal/00000000_00000000.wal.lz4";
+    for len in [0, 10, WAL_HEADER - 1] {
+        let bucket = Bucket::empty();
+        put_03(&bucket, "snapshots/00000000.snapshot", &live.file());
+        put_03(&bucket, "wal/00000000_00000000.wal", &live.wal().bytes[..len]);
+        assert_names(&refused(&bucket).await, key);
+    }
 }
