@@ -54,6 +54,31 @@ async fn what_is_being_written_shows_in_no_listing() {
     assert_eq!(staged(), 0);
 }
 
+/// As many as are looked up by several threads, in two runs with directories before, between and after them.
+#[tokio::test]
+async fn a_directory_of_many_files_is_listed_in_order_and_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let many = (0..5001).map(|n| format!("db/{:06}", n * 7919 % 1_000_003));
+    let mut names: Vec<String> =
+        many.chain(["db/!/a", "db/5/a", "db/5/b", "db/~/a"].map(str::to_owned)).collect();
+    names.sort_unstable();
+    for (n, name) in names.iter().enumerate() {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, &[0; 100][..n % 100]).unwrap();
+    }
+    let store = open(dir.path());
+    for first in [0, 1, 1700, 4999, names.len() - 1, names.len()] {
+        let after = first.checked_sub(1).map(|last| key(&names[last]));
+        let listed = store.list(&Prefix::ROOT.dir("db"), after.as_ref());
+        let listed: Vec<(String, u64)> =
+            listed.map_ok(|object| (object.key.to_string(), object.len)).try_collect().await.unwrap();
+        let expected = names.iter().enumerate().skip(first);
+        let expected: Vec<(String, u64)> = expected.map(|(n, name)| (name.clone(), n as u64 % 100)).collect();
+        assert!(listed == expected, "from {first}: {} of {}", listed.len(), expected.len());
+    }
+}
+
 #[tokio::test]
 async fn a_file_in_the_way_is_refused_and_said() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread::{self, available_parallelism};
 use std::time::SystemTime;
 
 use aquifer_format::Timestamp;
@@ -14,6 +16,9 @@ use crate::store::ObjectInfo;
 use crate::store::backend::{Fetched, Part};
 use crate::store::error::{Failure, FailureKind};
 use crate::store::key::{Key, Prefix};
+
+/// Files of a directory that are worth more than one thread.
+const MANY: usize = 2000;
 
 /// The store's directory.
 #[derive(Debug)]
@@ -103,26 +108,20 @@ impl Root {
         out: &mut Vec<ObjectInfo>,
     ) -> Result<(), Failure> {
         let dir = self.path_of_prefix(prefix);
-        for entry in self.entries(&dir)? {
-            if entry.is_dir {
-                let Ok(_) = Key::parse(format!("{prefix}{}", entry.name)) else { continue };
-                let below = prefix.dir(&entry.name);
-                // Skips whole directories before the start.
-                let done = after.is_some_and(|after| {
-                    below.as_str() < after.as_str() && !after.as_str().starts_with(below.as_str())
-                });
-                if !done {
-                    self.walk(&below, after, out)?;
-                }
+        for run in self.entries(&dir)?.chunk_by(|a, b| !a.is_dir && !b.is_dir) {
+            let [Entry { name, is_dir: true, .. }] = run else {
+                infos(prefix, after, run, out);
                 continue;
+            };
+            let Ok(_) = Key::parse(format!("{prefix}{name}")) else { continue };
+            let below = prefix.dir(name);
+            // Skips whole directories before the start.
+            let done = after.is_some_and(|after| {
+                below.as_str() < after.as_str() && !after.as_str().starts_with(below.as_str())
+            });
+            if !done {
+                self.walk(&below, after, out)?;
             }
-            let Ok(key) = Key::parse(format!("{prefix}{}", entry.name)) else { continue };
-            if after.is_some_and(|after| key <= *after) {
-                continue;
-            }
-            // Gone since the directory was read: a listing may or may not show it.
-            let Ok(metadata) = entry.metadata() else { continue };
-            out.push(info(key, &metadata));
         }
         Ok(())
     }
@@ -173,6 +172,31 @@ fn read(path: &Path, part: &Part) -> io::Result<Fetched> {
     let mut bytes = Vec::with_capacity(usize::try_from(len).map_err(io::Error::other)?);
     file.take(len).read_to_end(&mut bytes)?;
     Ok(Fetched { bytes: Bytes::from(bytes), object_len })
+}
+
+/// Looks files up, whose order is kept: many on all processors, since it is what takes longest of listing them.
+fn infos(prefix: &Prefix, after: Option<&Key>, files: &[Entry], out: &mut Vec<ObjectInfo>) {
+    let info = |entry: &Entry| {
+        let key = Key::parse(format!("{prefix}{}", entry.name)).ok()?;
+        if after.is_some_and(|after| key <= *after) {
+            return None;
+        }
+        // Gone since the directory was read: a listing may or may not show it.
+        Some(info(key, &entry.metadata().ok()?))
+    };
+    if files.len() < MANY {
+        out.extend(files.iter().filter_map(info));
+        return;
+    }
+    let threads = available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let parts = files.chunks(files.len().div_ceil(threads));
+        let parts = parts.map(|part| scope.spawn(|| part.iter().filter_map(info).collect::<Vec<_>>()));
+        // All begin before the first is waited for.
+        for part in parts.collect::<Vec<_>>() {
+            out.extend(part.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+    });
 }
 
 /// As the keys below them: that of a directory goes on with a slash.
